@@ -1,0 +1,49 @@
+"""What the rooms agree on about one piece of data: keys, shapes, dtypes, ranges, and how data fails.
+
+A file of its own because everybody imports it and it imports nobody: no torch at run time, so that the command line
+can name a `DataError` without paying for it.
+"""
+
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IMAGE_SIDE = 28
+"""Height and width of an image, in pixels."""
+
+NUM_PIXELS = IMAGE_SIDE * IMAGE_SIDE
+"""Values in one image, laid flat."""
+
+NUM_CLASSES = 10
+"""Labels run from 0 to NUM_CLASSES - 1."""
+
+PADDING_IDX = -1
+"""The `idx` of an item that only fills up a batch: losses, metrics and predictions pass over every idx below 0."""
+
+
+class MnistItem(TypedDict):
+    """One digit; or a batch of B digits, which is the same dict with a leading dimension B on every tensor."""
+
+    data: "Tensor"
+    """float32 [1, IMAGE_SIDE, IMAGE_SIDE], from 0 (paper) to 1 (ink), the scale of torchvision's ToTensor."""
+
+    label: "Tensor"
+    """int64 scalar, 0 to NUM_CLASSES - 1."""
+
+    idx: "Tensor"
+    """int64 scalar, the item's position in its file, or PADDING_IDX."""
+
+
+class DataError(Exception):
+    """The data cannot be used. The text is one line for a person: which file, what is wrong, how to mend it."""
+
+
+class SameSizeLossDict(TypedDict):
+    """What a loss reduction keeps of one micro batch. The losses of equally large micro batches may be averaged."""
+
+    avg: "Tensor"
+    """float32 scalar, the mean loss of the micro batch's real items."""
+
+    totals: "Tensor"
+    """float32 [values + 1], the sum of each per-item value over the real items, and last their number."""

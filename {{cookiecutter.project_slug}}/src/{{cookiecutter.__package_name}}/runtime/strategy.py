@@ -1,0 +1,76 @@
+"""NeMo's strategy, with what has to be different for every run of this project (README.md says why, line by line)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.strategies.ddp import DDPStrategy
+from megatron.core import parallel_state, tensor_parallel
+from nemo import lightning as nl
+from nemo.core.optim.mcore_optim import McoreDistributedOptimizer
+from torch import Tensor
+
+
+class Strategy(nl.MegatronStrategy):
+    """`nl.MegatronStrategy` on CPU and GPU; a step's metrics reach every rank, and the module logs them."""
+
+    def __init__(self, *, seed: int, **kwargs: Any) -> None:
+        """Take NeMo's arguments; `seed` is for the model parallel random number generators."""
+        super().__init__(
+            replace_progress_bar=False,  # NeMo's printer makes a collective on rank 0 only, and hangs the others
+            ckpt_async_save=False,
+            ckpt_optim_fully_reshardable=True,
+            **kwargs,
+        )
+        self.seed = seed
+
+    def setup_distributed(self) -> None:
+        """Also seed every rank with the run's seed: NeMo takes 1234, and on CPU none for the model parallel regions."""
+        super().setup_distributed()
+        tensor_parallel.model_parallel_cuda_manual_seed(self.seed)
+
+    def training_step(self, dataloader_iter: Any, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Run one step, as NeMo's does but without its logging, and return the metrics of the global batch."""
+        with self.precision_plugin.train_step_context():
+            for model_chunk in self.model:
+                model_chunk.zero_grad_buffer()
+            for optimizer in self.optimizers:
+                optimizer.zero_grad()
+            return self._from_last_stage(self.model.training_step(dataloader_iter, *args, **kwargs))
+
+    def validation_step(self, dataloader_iter: Any, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Run one step, as NeMo's does but without its logging, and return the metrics of the global batch."""
+        with self.precision_plugin.val_step_context():
+            return self._from_last_stage(self.model.validation_step(dataloader_iter, *args, **kwargs))
+
+    def test_step(self, dataloader_iter: Any, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Return the metrics of the global batch."""
+        return self._from_last_stage(super().test_step(dataloader_iter, *args, **kwargs))
+
+    def _from_last_stage(self, metrics: dict[str, Tensor] | Tensor) -> dict[str, Tensor]:
+        """Give every pipeline stage the metrics, which only the last one computes."""
+        if parallel_state.get_pipeline_model_parallel_world_size() == 1:
+            return metrics
+        names = self.lightning_module.loss_reduction.result_names
+        values = torch.zeros(len(names), device=self.root_device)
+        if isinstance(metrics, dict):
+            values = torch.stack([metrics[name] for name in names])
+        source = parallel_state.get_pipeline_model_parallel_last_rank()
+        torch.distributed.broadcast(values, source, group=parallel_state.get_pipeline_model_parallel_group())
+        return dict(zip(names, values.unbind(), strict=True))
+
+    def optimizer_step(self, optimizer: Any, closure: Any, model: Any = None, **kwargs: Any) -> Any:
+        """Step, and log the gradient norm before clipping."""
+        output = DDPStrategy.optimizer_step(self, optimizer, closure, model, **kwargs)
+        if isinstance(optimizer, McoreDistributedOptimizer):
+            output, grad_norm, _ = output
+            if grad_norm is not None:
+                self.lightning_module.log("grad_norm", float(grad_norm))
+        return output
+
+    @property
+    def root_device(self) -> torch.device:
+        """The device of this rank."""
+        return torch.device("cpu") if isinstance(self.accelerator, CPUAccelerator) else super().root_device
