@@ -18,12 +18,13 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from nemo.lightning import io
 from torch import Tensor
 
+from .errors import UserError
 from .losses import ClassifierLossReduction, ItemLossReduction, MSELossReduction, MSEPlusClassifierLossReduction
 from .model import Stage
 
 
-class StartWeightsError(Exception):
-    """The start checkpoint does not fit the network. The text is one line for a person."""
+class StartWeightsError(UserError):
+    """The start checkpoint does not fit the network."""
 
 
 @dataclass

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from megatron.core.optimizer import OptimizerConfig
 from nemo.lightning import io
 from nemo.lightning.megatron_parallel import MegatronLossReduction
@@ -21,7 +22,7 @@ from torch import Tensor
 from .config import MnistConfig
 from .data.item import MnistItem
 from .losses import ItemLossReduction, PassthroughReduction
-from .names import COUNT, LOSS, TRAIN_LOSS
+from .names import COUNT, GRAD_NORM, LEARNING_RATE, LOSS, STEP, TRAIN_LOSS
 
 
 def make_optimizer(
@@ -72,6 +73,17 @@ class MnistModule(pl.LightningModule, io.IOMixin):
         """What stands in the loss's place when predicting; NeMo reads it by this name."""
         return self._passthrough
 
+    @property
+    def validation_names(self) -> tuple[str, ...]:
+        """What a validation logs."""
+        return tuple(f"val_{name}" for name in self._loss_reduction.names)
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Everything that training and validation log."""
+        train = (f"train_{name}" for name in self._loss_reduction.names if name != LOSS)
+        return (TRAIN_LOSS, *train, GRAD_NORM, LEARNING_RATE, *self.validation_names)
+
     def forward(self, batch: MnistItem) -> Tensor | dict[str, Tensor]:
         """Compute the network for one micro batch; see `Stage.forward` for what comes back."""
         return self.module(batch)
@@ -87,8 +99,8 @@ class MnistModule(pl.LightningModule, io.IOMixin):
 
     def on_train_batch_end(self, outputs: dict[str, Tensor], batch: Any, batch_idx: int) -> None:
         """Log the means over the step's global batch."""
-        self.log(TRAIN_LOSS, outputs[LOSS], prog_bar=True)
-        self._log_others("train", outputs)
+        others = {f"train_{name}": value for name, value in outputs.items() if name not in (LOSS, COUNT)}
+        self.log_dict({TRAIN_LOSS: outputs[LOSS], **others, STEP: float(self.trainer.global_step)})
 
     def on_validation_batch_end(self, outputs: dict[str, Tensor], *args: Any) -> None:
         """Log the means over all validation items."""
@@ -98,10 +110,8 @@ class MnistModule(pl.LightningModule, io.IOMixin):
         """Log the means over all test items."""
         self._log_means("test", outputs)
 
-    def _log_others(self, stage: str, outputs: dict[str, Tensor]) -> None:
-        self.log_dict({f"{stage}_{name}": outputs[name] for name in outputs if name not in (LOSS, COUNT)})
-
     def _log_means(self, stage: str, outputs: dict[str, Tensor]) -> None:
         """Log over an evaluation; the last global batch counts only the items that are not padding."""
         means = {f"{stage}_{name}": value for name, value in outputs.items() if name != COUNT}
-        self.log_dict(means, prog_bar=True, on_step=False, on_epoch=True, batch_size=int(outputs[COUNT]))
+        means[STEP] = torch.tensor(float(self.trainer.global_step))
+        self.log_dict(means, on_step=False, on_epoch=True, batch_size=int(outputs[COUNT]))

@@ -51,7 +51,7 @@ class Theme:
     def style(self) -> dict[str, Any]:
         """Return the matplotlib settings that make a figure of this theme."""
         return {
-            **{"figure.facecolor": self.paper, "axes.facecolor": self.paper, "savefig.facecolor": self.paper},
+            **{"axes.facecolor": self.paper, "savefig.facecolor": self.paper},
             **{"text.color": self.ink, "axes.titlecolor": self.ink, "axes.labelcolor": self.muted},
             **{"xtick.color": self.muted, "ytick.color": self.muted, "axes.edgecolor": self.grid},
             **{"grid.color": self.grid, "grid.linewidth": 0.8, "axes.axisbelow": True},

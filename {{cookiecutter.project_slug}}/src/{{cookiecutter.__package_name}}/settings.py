@@ -6,14 +6,18 @@ fraction of a second, before any work starts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import yaml
 
-SAMPLE_TRAIN_ITEMS = 10_000
-FULL_TRAIN_ITEMS = 60_000
+from .data.item import IMAGE_SIDE
+from .errors import UserError
+from .files import write_whole
+from .names import SETTINGS_FILE
+
+TRAIN_ITEMS = {"sample": 10_000, "full": 60_000}
 
 
 @dataclass(frozen=True)
@@ -38,14 +42,14 @@ class DataSettings:
 class ModelSettings:
     """The sizes of the network."""
 
-    num_layers: int = 2
-    """residual blocks in the encoder, and as many again in the decoder"""
+    num_layers: int = 4
+    """residual blocks of the trunk"""
     hidden_size: int = 64
     """features of each image row between blocks"""
     ffn_hidden_size: int = 128
     """features of each image row inside a block"""
     latent_size: int = 32
-    """features of the whole image between encoder and decoder"""
+    """features of the whole image, between the trunk and the heads"""
     hidden_dropout: float = 0.0
     """probability of zeroing a block's output feature during training"""
 
@@ -100,6 +104,10 @@ class Settings:
 
     run_dir: str = "runs/pretrain"
     """folder of the run: settings, checkpoints, logs, report"""
+    resume: bool = False
+    """go on with the run that run_dir holds; without one, start it"""
+    verbose: bool = False
+    """show what NeMo, Megatron and Lightning log while they start"""
     seed: int = 1234
     """seed of the start weights, the data order and dropout"""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -127,9 +135,153 @@ class Settings:
     @property
     def data_parallel_size(self) -> int:
         """Number of copies of the model that see different items."""
-        return self.world_size // (self.parallel.tensor * self.parallel.pipeline)
+        return self.world_size // max(self.parallel.tensor * self.parallel.pipeline, 1)
 
     @property
     def micro_batch_size(self) -> int:
         """Items that one process computes at once, resolved."""
-        return self.training.micro_batch_size or self.training.global_batch_size // self.data_parallel_size
+        if self.training.micro_batch_size is not None:
+            return self.training.micro_batch_size
+        return self.training.global_batch_size // max(self.data_parallel_size, 1)
+
+    def problems(self) -> list[str]:
+        """Return everything that is wrong with these values, each with the value, the rule and the mend."""
+        checks = (*self._layout_checks(), *self._batch_checks(), *self._number_checks())
+        return [text for is_wrong, text in checks if is_wrong]
+
+    def _layout_checks(self) -> list[tuple[bool, str]]:
+        layout, sizes = self.parallel, self.model
+        world, copies = self.world_size, layout.tensor * layout.pipeline
+        divided = {
+            "--model.hidden_size": sizes.hidden_size,
+            "--model.ffn_hidden_size": sizes.ffn_hidden_size,
+            "--model.latent_size": sizes.latent_size,
+        }
+        return [
+            (
+                copies < 1 or world % copies != 0,
+                f"--parallel.tensor {layout.tensor} x --parallel.pipeline {layout.pipeline} needs a multiple of "
+                f"{copies} processes, but there are {world}: set --parallel.devices",
+            ),
+            *(
+                (
+                    size % max(layout.tensor, 1) != 0,
+                    f"--parallel.tensor {layout.tensor} does not divide {name} {size}: change one of them",
+                )
+                for name, size in divided.items()
+            ),
+            (
+                sizes.num_layers % max(layout.pipeline, 1) != 0,
+                f"--parallel.pipeline {layout.pipeline} does not divide --model.num_layers {sizes.num_layers}: "
+                "change one of them",
+            ),
+            (
+                layout.sequence and layout.tensor == 1,
+                "--parallel.sequence splits what tensor parallel ranks share: set --parallel.tensor above 1",
+            ),
+            (
+                layout.sequence and IMAGE_SIDE % max(layout.tensor, 1) != 0,
+                f"--parallel.sequence: --parallel.tensor {layout.tensor} does not divide the {IMAGE_SIDE} rows of an "
+                "image: use a divisor",
+            ),
+        ]
+
+    def _batch_checks(self) -> list[tuple[bool, str]]:
+        training, copies = self.training, max(self.data_parallel_size, 1)
+        items, share = TRAIN_ITEMS[self.data.dataset], copies * max(self.micro_batch_size, 1)
+        return [
+            (
+                training.global_batch_size % share != 0,
+                f"--training.global_batch_size {training.global_batch_size} is not a multiple of {share} (data parallel "
+                f"size {copies} x --training.micro_batch_size {self.micro_batch_size}): change one of them",
+            ),
+            (
+                not 0 < self.data.validation_size < items,
+                f"--data.validation_size {self.data.validation_size} must be from 1 to {items - 1}: the training file "
+                f"has {items} items",
+            ),
+        ]
+
+    def _number_checks(self) -> list[tuple[bool, str]]:
+        training = self.training
+        at_least_one = {
+            "--model.num_layers": self.model.num_layers,
+            "--model.hidden_size": self.model.hidden_size,
+            "--model.ffn_hidden_size": self.model.ffn_hidden_size,
+            "--model.latent_size": self.model.latent_size,
+            "--parallel.devices": self.parallel.devices,
+            "--parallel.num_nodes": self.parallel.num_nodes,
+            "--parallel.tensor": self.parallel.tensor,
+            "--parallel.pipeline": self.parallel.pipeline,
+            "--training.max_steps": training.max_steps,
+            "--training.global_batch_size": training.global_batch_size,
+            "--training.micro_batch_size": self.micro_batch_size,
+            "--training.val_check_interval": training.val_check_interval,
+            "--training.log_every_n_steps": training.log_every_n_steps,
+            "--seed": self.seed,
+        }
+        return [
+            *((value < 1, f"{name} {value} must be at least 1") for name, value in at_least_one.items()),
+            (self.data.num_workers < 0, f"--data.num_workers {self.data.num_workers} must be at least 0"),
+            (
+                not 0 <= self.model.hidden_dropout < 1,
+                f"--model.hidden_dropout {self.model.hidden_dropout} must be from 0 to below 1",
+            ),
+            (
+                not 0 <= training.min_lr <= training.lr or training.lr == 0,
+                f"--training.lr {training.lr} must be above 0 and not below --training.min_lr {training.min_lr}",
+            ),
+            (
+                not 0 <= training.warmup_steps < training.max_steps,
+                f"--training.warmup_steps {training.warmup_steps} must be below --training.max_steps "
+                f"{training.max_steps}",
+            ),
+            (training.clip_grad < 0, f"--training.clip_grad {training.clip_grad} must be at least 0"),
+            (training.weight_decay < 0, f"--training.weight_decay {training.weight_decay} must be at least 0"),
+        ]
+
+
+def save_settings(settings: Settings, run: Path) -> None:
+    """Write the resolved settings into a run folder, as YAML that `--config` reads."""
+    values = asdict(settings)
+    values["new_heads"] = list(settings.new_heads)  # YAML has no tuples
+    with write_whole(run / SETTINGS_FILE) as file:
+        yaml.safe_dump(values, file, sort_keys=False)
+
+
+def load_settings(run: Path) -> Settings:
+    """Read the settings of a run folder.
+
+    Raises:
+        UserError: the folder holds no run, or its settings are not those of this version.
+    """
+    path = run / SETTINGS_FILE
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        settings: Settings = _from_dict(Settings, values)
+    except FileNotFoundError:
+        raise UserError(f"{run} holds no run ({SETTINGS_FILE} is missing): give the folder that a training wrote") from None
+    except (TypeError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} cannot be read ({reason}): restore it, or train again") from error
+    return settings
+
+
+def _from_dict(cls: type, values: dict[str, Any]) -> Any:
+    """Build a settings dataclass from plain values; TypeError on a name that it does not have."""
+    types = get_type_hints(cls)
+    nested = {item.name for item in fields(cls) if item.name in values and isinstance(values[item.name], dict)}
+    arguments = {name: _from_dict(types[name], value) if name in nested else value for name, value in values.items()}
+    if isinstance(arguments.get("new_heads"), list):
+        arguments["new_heads"] = tuple(arguments["new_heads"])
+    return cls(**arguments)
+
+
+def check_same_network(settings: Settings, saved: Settings) -> None:
+    """Raise a UserError if a run cannot be resumed with these settings, because its network is another."""
+    for name, value, old in (
+        ("--network", settings.network, saved.network),
+        *((f"--model.{name}", value, asdict(saved.model)[name]) for name, value in asdict(settings.model).items()),
+    ):
+        if value != old:
+            raise UserError(f"{name} {value}: the run in {settings.run_dir} has {old}; a run keeps its network")

@@ -34,7 +34,7 @@ class MNISTCustom(MNIST):
         "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
     }
     suffix = ""
-    remedy = "delete its folder and download MNIST again"
+    remedy = "delete its folder, and run with --data.download true"
 
     def __init__(self, root: str | Path, train: bool = True, download: bool = False) -> None:
         """Load one split into memory.

@@ -6,6 +6,8 @@ can name a `DataError` without paying for it.
 
 from typing import TYPE_CHECKING, TypedDict
 
+from ..errors import UserError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -35,7 +37,7 @@ class MnistItem(TypedDict):
     """int64 scalar, the item's position in its file, or PADDING_IDX."""
 
 
-class DataError(Exception):
+class DataError(UserError):
     """The data cannot be used. The text is one line for a person: which file, what is wrong, how to mend it."""
 
 

@@ -1,0 +1,8 @@
+"""The one kind of error that is the user's to mend."""
+
+
+class UserError(Exception):
+    """Something the user can put right: the text is one line, what is wrong and how to mend it.
+
+    The command line prints it and exits with 2; every other exception is a defect and keeps its traceback.
+    """

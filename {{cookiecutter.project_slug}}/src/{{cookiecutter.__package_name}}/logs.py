@@ -1,0 +1,145 @@
+"""What a person sees of a run while it trains: a progress bar or plain lines, and the figures in a CSV file."""
+
+from __future__ import annotations
+
+import csv
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch import Tensor
+from tqdm import tqdm
+
+from .names import LEARNING_RATE, STEP, TRAIN_LOSS
+from .settings import Settings, save_settings
+
+
+class CsvLog(Logger):
+    """One row for each time something is logged, appended and flushed at once; a resumed run goes on in the same file.
+
+    Lightning's own CSVLogger deletes the file of the run that it goes on with.
+    """
+
+    def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
+        """Write to `path`; metrics outside `columns` are left out."""
+        super().__init__()
+        self.path = path
+        self.columns = columns
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append a row; `step` counts finished optimizer steps."""
+        row = {STEP: int(step or 0), **{name: value for name, value in metrics.items() if name in self.columns}}
+        if len(row) > 1:
+            self._append(row)
+
+    @rank_zero_only
+    def cut(self, step: int) -> None:
+        """Drop the rows after `step`: a resumed run writes them anew."""
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                rows = [row for row in csv.DictReader(file) if int(row[STEP]) <= step]
+            self.path.unlink()
+            for row in rows:
+                self._append(row)
+
+    def _append(self, row: dict[str, Any]) -> None:
+        is_new = not self.path.exists()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=(STEP, *self.columns))
+            if is_new:
+                writer.writeheader()
+            writer.writerow(row)
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: settings.yaml holds them."""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> None:
+        """There is no experiment object behind this logger."""
+
+    @property
+    def name(self) -> str:
+        """Lightning's name for the log."""
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        """There is one version, the run's."""
+        return ""
+
+
+class RunRecorder(pl.Callback):
+    """Opens the run folder when training really starts: a run that fails before leaves nothing behind."""
+
+    def __init__(self, run: Path, settings: Settings) -> None:
+        """Record `settings` in `run`."""
+        self.run, self.settings = run, settings
+        self.seconds = 0.0  # of the training loop, with its validations and checkpoints
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the settings, and drop logged rows that this run will write anew."""
+        self.started = time.monotonic()
+        if trainer.is_global_zero:
+            save_settings(self.settings, self.run)
+            for logger in trainer.loggers:
+                if isinstance(logger, CsvLog):
+                    logger.cut(trainer.global_step)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the time."""
+        self.seconds = time.monotonic() - self.started
+
+
+class Progress(pl.Callback):
+    """A progress bar where the output is a terminal, else a line for each validation; on rank 0 only."""
+
+    def __init__(self, every_n_steps: int) -> None:
+        """Refresh the bar's figures every n optimizer steps."""
+        self.every_n_steps = every_n_steps
+        self.bar: tqdm[None] | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start at the step that the run resumes from."""
+        self.started, self.first_step = time.monotonic(), trainer.global_step
+        if trainer.is_global_zero and sys.stderr.isatty():
+            self.bar = tqdm(total=trainer.max_steps, initial=trainer.global_step, unit="step", dynamic_ncols=True)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        """Advance by one optimizer step."""
+        if self.bar is not None:
+            self.bar.update(1)
+            if trainer.global_step % self.every_n_steps == 0:
+                self.bar.set_postfix_str(_figures(trainer.callback_metrics, (TRAIN_LOSS,)), refresh=False)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print the figures of this validation as a line that stays."""
+        if not trainer.is_global_zero or trainer.state.fn != "fit":
+            return
+        figures = _figures(trainer.callback_metrics, (TRAIN_LOSS, *pl_module.validation_names, LEARNING_RATE))
+        seconds = time.monotonic() - self.started
+        pace = (trainer.global_step - self.first_step) / seconds
+        line = f"step {trainer.global_step}/{trainer.max_steps}  {figures}  {pace:.1f} steps/s"
+        if self.bar is not None:
+            self.bar.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave the finished bar on the screen."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Leave the bar where it stopped."""
+        self.on_train_end(trainer, pl_module)
+
+
+def _figures(metrics: dict[str, Tensor], names: tuple[str, ...]) -> str:
+    return "  ".join(f"{name} {float(metrics[name]):.4g}" for name in names if name in metrics)

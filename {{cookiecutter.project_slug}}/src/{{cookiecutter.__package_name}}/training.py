@@ -1,0 +1,270 @@
+"""Train, evaluate, predict: the only place that puts the rooms together, and the only translator of settings.
+
+Read this file first. Each function takes the settings of a run, and returns its result.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from megatron.core import parallel_state
+from nemo import lightning as nl
+from nemo.lightning.pytorch.plugins import MegatronMixedPrecision
+
+from . import names
+from .config import NETWORKS
+from .data.datamodule import MNISTDataModule
+from .errors import UserError
+from .files import write_whole
+from .logs import CsvLog, Progress, RunRecorder
+from .module import MnistModule, make_optimizer
+from .runtime.backend import prepared
+from .runtime.checkpoint import Checkpoint, best_checkpoint, last_checkpoint, weights
+from .runtime.strategy import Strategy
+from .settings import Settings, check_same_network, load_settings
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a training ended."""
+
+    run_dir: Path
+    """folder of the run"""
+    steps: int
+    """finished optimizer steps"""
+    metrics: dict[str, float]
+    """last logged figures by name"""
+    seconds: float
+    """wall time of the training loop, without start-up"""
+
+
+def train(settings: Settings) -> TrainingResult:
+    """Train a network, from random weights or from another run's; or go on with a run that was stopped.
+
+    Raises:
+        UserError: the run, the data or the start weights do not fit these settings; nothing has been written then.
+    """
+    run = Path(settings.run_dir)
+    checkpoint = _checkpoint_to_resume(settings)
+    start = best_checkpoint(Path(settings.from_run) / names.CHECKPOINTS_FOLDER) if settings.from_run else None
+    with prepared(settings.accelerator, settings.parallel.devices, settings.verbose) as accelerator:
+        module = make_module(settings, start_weights=start if checkpoint is None else None)
+        recorder = RunRecorder(run, settings)
+        trainer = make_trainer(
+            settings,
+            accelerator,
+            logger=[
+                CsvLog(run / names.METRICS_FILE, module.metric_names),
+                TensorBoardLogger(str(run), name=names.TENSORBOARD_FOLDER, version=""),
+            ],
+            callbacks=[
+                recorder,
+                Progress(settings.training.log_every_n_steps),
+                Checkpoint(run / names.CHECKPOINTS_FOLDER, monitor=names.VAL_LOSS),
+            ],
+        )
+        if checkpoint:
+            nl.AutoResume(resume_from_path=str(checkpoint)).setup(trainer, module)
+        trainer.fit(module, datamodule=make_data(settings))
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        return TrainingResult(run, trainer.global_step, metrics, recorder.seconds)
+
+
+def evaluate(settings: Settings) -> dict[str, Any]:
+    """Score a run's best checkpoint on the whole test set; write evaluation.json and outputs.npz into the run.
+
+    Returns:
+        What evaluation.json holds: the test loss, the accuracy if there is a classifier, and the number of items.
+    """
+    run = Path(settings.run_dir)
+    with _with_best_weights(settings) as (trainer, module, data):
+        [result] = trainer.test(module, datamodule=data, verbose=False)
+        result[names.NUM_ITEMS] = len(data.test)
+        outputs = gather_outputs(trainer, module, data)
+        if trainer.is_global_zero:
+            images = data.test.data.numpy()
+            with write_whole(run / names.OUTPUTS_FILE, "wb") as file:
+                np.savez_compressed(file, **outputs, **{names.IMAGE: images[outputs[names.IDX]]})
+            with write_whole(run / names.EVALUATION_FILE) as file:
+                json.dump(result, file, indent=2)
+        return result
+
+
+def predict(settings: Settings) -> Path:
+    """Predict the whole test set with a run's best checkpoint; write predictions.csv into the run.
+
+    One row an item, in the order of the test file: idx, label, prediction, probability (of the prediction).
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: the run's network has no classifier.
+    """
+    path = Path(settings.run_dir) / names.PREDICTIONS_FILE
+    if not NETWORKS[settings.network].classifier:
+        raise UserError(f"{settings.run_dir} is an {settings.network}, which classifies nothing: predict from a finetuned run")
+    with _with_best_weights(settings) as (trainer, module, data):
+        outputs = gather_outputs(trainer, module, data)
+        if trainer.is_global_zero:
+            probability = outputs[names.PROBABILITY]
+            columns = (outputs[names.IDX], outputs[names.LABEL], probability.argmax(axis=1), probability.max(axis=1))
+            with write_whole(path) as file:
+                writer = csv.writer(file)
+                writer.writerow(("idx", "label", "prediction", "probability"))
+                writer.writerows((i, y, guess, f"{p:.6f}") for i, y, guess, p in zip(*columns, strict=True))
+    return path
+
+
+def make_module(settings: Settings, start_weights: Path | None) -> MnistModule:
+    """Build the LightningModule of these settings; the weights come when the trainer has set up the layout.
+
+    Args:
+        settings: the run.
+        start_weights: checkpoint to start from, or None for random weights.
+    """
+    sizes, training = settings.model, settings.training
+    config = NETWORKS[settings.network](
+        num_layers=sizes.num_layers,
+        hidden_size=sizes.hidden_size,
+        ffn_hidden_size=sizes.ffn_hidden_size,
+        latent_size=sizes.latent_size,
+        hidden_dropout=sizes.hidden_dropout,
+        num_attention_heads=sizes.hidden_size,  # Megatron wants a number that tensor parallel divides; nothing attends
+        init_seed=settings.seed,
+        start_weights_dir=str(weights(start_weights)) if start_weights else None,
+        new_heads=settings.new_heads,
+    )
+    optimizer = make_optimizer(
+        lr=training.lr,
+        min_lr=training.min_lr,
+        warmup_steps=training.warmup_steps,
+        max_steps=training.max_steps,
+        weight_decay=training.weight_decay,
+        clip_grad=training.clip_grad,
+    )
+    return MnistModule(config, optimizer)
+
+
+def make_data(settings: Settings) -> MNISTDataModule:
+    """Build the data module of these settings; nothing is read yet."""
+    return MNISTDataModule(
+        dataset=settings.data.dataset,
+        root=settings.data.root,
+        download=settings.data.download,
+        validation_size=settings.data.validation_size,
+        resampling=settings.data.resampling,
+        num_workers=settings.data.num_workers,
+        seed=settings.seed,
+        max_steps=settings.training.max_steps,
+        micro_batch_size=settings.micro_batch_size,
+        global_batch_size=settings.training.global_batch_size,
+    )
+
+
+def make_trainer(
+    settings: Settings, accelerator: str, logger: list[Logger] | None = None, callbacks: list[pl.Callback] | None = None
+) -> nl.Trainer:
+    """Build NeMo's trainer for this layout and precision.
+
+    Args:
+        settings: the run.
+        accelerator: "cpu" or "gpu".
+        logger: where figures go; None for evaluation and prediction, which log nothing.
+        callbacks: what happens besides; None for evaluation and prediction, which have no optimizer either.
+    """
+    layout, training = settings.parallel, settings.training
+    dtype = DTYPES[training.precision]
+    pl.seed_everything(settings.seed, verbose=False)
+    return nl.Trainer(
+        accelerator=accelerator,
+        devices=layout.devices,
+        num_nodes=layout.num_nodes,
+        strategy=Strategy(
+            seed=settings.seed,
+            tensor_model_parallel_size=layout.tensor,
+            pipeline_model_parallel_size=layout.pipeline,
+            sequence_parallel=layout.sequence,
+            setup_optimizers=callbacks is not None,
+        ),
+        plugins=MegatronMixedPrecision(
+            precision="bf16-mixed" if training.precision == "bf16" else "32", params_dtype=dtype, pipeline_dtype=dtype
+        ),
+        max_steps=training.max_steps,
+        val_check_interval=training.val_check_interval,
+        check_val_every_n_epoch=None,  # the run is one long "epoch" to Lightning: epochs are the resampler's
+        log_every_n_steps=training.log_every_n_steps,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        logger=logger or False,
+        callbacks=callbacks,
+        enable_checkpointing=callbacks is not None,
+    )
+
+
+def gather_outputs(trainer: nl.Trainer, module: MnistModule, data: MNISTDataModule) -> dict[str, np.ndarray]:
+    """Predict the test set on all ranks, and return it on every rank, whole, each item once, in the file's order.
+
+    Returns:
+        Arrays with one row an item, by the names of OUTPUTS_FILE but the image: what the network computes.
+    """
+    steps = trainer.predict(module, datamodule=data)
+    mine = None
+    if parallel_state.is_pipeline_last_stage() and parallel_state.get_tensor_model_parallel_rank() == 0:
+        mine = {key: torch.cat([step[key].float() for step in steps]) for key in steps[0]}
+    shares: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(shares, mine)
+    shares = [share for share in shares if share]
+    joined = {key: torch.cat([share[key] for share in shares]) for key in shares[0]}
+    order = joined[names.IDX].argsort()
+    order = order[joined[names.IDX][order] >= 0]  # padding has idx -1
+    return _as_arrays({key: value[order] for key, value in joined.items()})
+
+
+def _as_arrays(outputs: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    arrays = {key: outputs[key].numpy().astype(np.int64) for key in (names.IDX, names.LABEL)}
+    arrays[names.LATENT] = outputs["latent"].numpy()
+    if "reconstruction" in outputs:
+        pixels = outputs["reconstruction"].squeeze(1).clamp(0, 1).mul(255).round()
+        arrays[names.RECONSTRUCTION] = pixels.to(torch.uint8).numpy()
+    if "logits" in outputs:
+        arrays[names.PROBABILITY] = outputs["logits"].softmax(dim=-1).numpy()
+    return arrays
+
+
+@contextmanager
+def _with_best_weights(settings: Settings) -> Iterator[tuple[nl.Trainer, MnistModule, MNISTDataModule]]:
+    """Make what evaluation and prediction run with: the run's best checkpoint, in the layout of `settings`."""
+    best = best_checkpoint(Path(settings.run_dir) / names.CHECKPOINTS_FOLDER)
+    with prepared(settings.accelerator, settings.parallel.devices, settings.verbose) as accelerator:
+        module = make_module(replace(settings, new_heads=()), start_weights=best)
+        yield make_trainer(settings, accelerator), module, make_data(settings)
+
+
+def _checkpoint_to_resume(settings: Settings) -> Path | None:
+    """Return the checkpoint to go on from; None starts a new run.
+
+    Raises:
+        UserError: the folder holds a run that is finished, of another network, or not meant to be resumed.
+    """
+    run = Path(settings.run_dir)
+    if not (run / names.SETTINGS_FILE).exists():
+        return None
+    if not settings.resume:
+        raise UserError(f"{run} already holds a run: go on with it (--resume true), or choose another --run_dir")
+    check_same_network(settings, load_settings(run))
+    return last_checkpoint(run / names.CHECKPOINTS_FOLDER)
