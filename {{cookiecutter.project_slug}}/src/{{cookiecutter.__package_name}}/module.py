@@ -104,14 +104,13 @@ class MnistModule(pl.LightningModule, io.IOMixin):
 
     def on_validation_batch_end(self, outputs: dict[str, Tensor], *args: Any) -> None:
         """Log the means over all validation items."""
-        self._log_means("val", outputs)
+        self._log_means("val", outputs, **{STEP: torch.tensor(float(self.trainer.global_step))})
 
     def on_test_batch_end(self, outputs: dict[str, Tensor], *args: Any) -> None:
         """Log the means over all test items."""
         self._log_means("test", outputs)
 
-    def _log_means(self, stage: str, outputs: dict[str, Tensor]) -> None:
+    def _log_means(self, stage: str, outputs: dict[str, Tensor], **others: Tensor) -> None:
         """Log over an evaluation; the last global batch counts only the items that are not padding."""
         means = {f"{stage}_{name}": value for name, value in outputs.items() if name != COUNT}
-        means[STEP] = torch.tensor(float(self.trainer.global_step))
-        self.log_dict(means, on_step=False, on_epoch=True, batch_size=int(outputs[COUNT]))
+        self.log_dict({**means, **others}, on_step=False, on_epoch=True, batch_size=int(outputs[COUNT]))

@@ -4,15 +4,14 @@ A writer and a reader that spell a name from here cannot drift apart. Standard l
 command line read these names on machines without torch.
 """
 
-# Metrics: the columns of METRICS_FILE. NeMo and Lightning log some of them under names we cannot choose.
-STEP = "step"  # written by NeMo with every row, counted from 0; read by report (the x axis)
-CONSUMED_SAMPLES = "consumed_samples"  # written by NeMo's data sampler; read by report ("samples seen")
-TRAIN_LOSS = "reduced_train_loss"  # written by NeMo after each step; read by report
-VAL_LOSS = "val_loss"  # written by NeMo after each validation; read by report and the choice of the best checkpoint
+# Metrics: the columns of METRICS_FILE. NeMo logs some of them under names we cannot choose.
+STEP = "step"  # finished optimizer steps, of every row; written by logs; read by report (the x axis)
+TRAIN_LOSS = "reduced_train_loss"  # written by module; read by report
+VAL_LOSS = "val_loss"  # written by module after each validation; read by report and the choice of the best checkpoint
 TRAIN_ACCURACY = "train_accuracy"  # written by module; read by report
 VAL_ACCURACY = "val_accuracy"  # written by module; read by report
-GRAD_NORM = "grad_norm"  # written by NeMo after each optimizer step; read by report
-LEARNING_RATE = "lr"  # written by module; read by report
+GRAD_NORM = "grad_norm"  # written by the strategy, before clipping; read by report
+LEARNING_RATE = "lr"  # written by NeMo's optimizer module; read by report
 
 # Keys of EVALUATION_FILE.
 TEST_LOSS = "test_loss"  # written by training.evaluate; read by report
@@ -32,7 +31,7 @@ FROM_RUN = "from_run"  # the run folder this one started from, or null; written 
 
 # Files and folders of a run.
 SETTINGS_FILE = "settings.yaml"  # written by training; read by report, and by every command that takes up a run
-METRICS_FILE = "metrics.csv"  # written by Lightning's CSVLogger; read by report
+METRICS_FILE = "metrics.csv"  # written by logs; read by report
 EVALUATION_FILE = "evaluation.json"  # written by training.evaluate; read by report
 OUTPUTS_FILE = "outputs.npz"  # written by training.evaluate; read by report
 PREDICTIONS_FILE = "predictions.csv"  # written by training.predict; read by the user

@@ -23,13 +23,14 @@ import yaml
 
 from . import names
 from . import report_figures as figures
+from .errors import UserError
 from .report_figures import Array, Picture
 from .report_html import Chapter, page
 
 COMMAND = (__package__ or "").replace("_", "-")  # as the installed package calls its command
 
 
-class ReportError(ValueError):
+class ReportError(UserError):
     """No report can be made from this folder; the message says what is wrong and how to mend it."""
 
 
@@ -184,7 +185,8 @@ def _chapter(run: Run, number: str) -> Chapter:
         notes.append(f"Not evaluated yet. For the test figures and the other pictures: {_evaluate(run.folder)}")
     for name, (steps, values) in run.curves.items():
         if broken := np.flatnonzero(~np.isfinite(values)).tolist():
-            notes.append(f"{name} is not finite at {len(broken):,} steps, first at step {steps[broken[0]]:,.0f}.")
+            count = f"{len(broken):,} of {len(values):,} logged steps"
+            notes.append(f"{name} is not finite at {count}, first at step {steps[broken[0]]:,.0f}.")
     pictures = {**dict(_curve_pictures(run.curves)), **dict(_output_pictures(run.outputs))}
     return Chapter(number + title, str(run.folder), list(_headlines(run)), notes, pictures, list(_flat(run.settings)))
 
@@ -200,9 +202,9 @@ def _headlines(run: Run) -> Iterator[tuple[str, str, str]]:
     if (loss := run.evaluation.get(names.TEST_LOSS)) is not None:
         yield "test loss", f"{loss:.4g}", f"mean {of_items}" if items else ""
     last = max(steps[-1] for steps, _ in run.curves.values())
-    yield "steps", f"{last + 1:,.0f}", "up to the last one logged"  # they are counted from 0
-    if names.CONSUMED_SAMPLES in run.curves:
-        yield "samples seen", f"{run.curves[names.CONSUMED_SAMPLES][1][-1]:,.0f}", "in training, repeats counted"
+    yield "steps", f"{last:,.0f}", "of the optimizer"
+    if global_batch := run.settings.get("training", {}).get("global_batch_size"):
+        yield "samples seen", f"{last * global_batch:,.0f}", "in training, repeats counted"
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

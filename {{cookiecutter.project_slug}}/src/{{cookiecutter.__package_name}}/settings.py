@@ -146,8 +146,10 @@ class Settings:
 
     def problems(self) -> list[str]:
         """Return everything that is wrong with these values, each with the value, the rule and the mend."""
-        checks = (*self._layout_checks(), *self._batch_checks(), *self._number_checks())
-        return [text for is_wrong, text in checks if is_wrong]
+        wrong_numbers = [text for is_wrong, text in self._number_checks() if is_wrong]
+        if wrong_numbers:
+            return wrong_numbers  # the other rules divide by these numbers
+        return [text for is_wrong, text in (*self._layout_checks(), *self._batch_checks()) if is_wrong]
 
     def _layout_checks(self) -> list[tuple[bool, str]]:
         layout, sizes = self.parallel, self.model
@@ -159,19 +161,19 @@ class Settings:
         }
         return [
             (
-                copies < 1 or world % copies != 0,
+                world % copies != 0,
                 f"--parallel.tensor {layout.tensor} x --parallel.pipeline {layout.pipeline} needs a multiple of "
                 f"{copies} processes, but there are {world}: set --parallel.devices",
             ),
             *(
                 (
-                    size % max(layout.tensor, 1) != 0,
+                    size % layout.tensor != 0,
                     f"--parallel.tensor {layout.tensor} does not divide {name} {size}: change one of them",
                 )
                 for name, size in divided.items()
             ),
             (
-                sizes.num_layers % max(layout.pipeline, 1) != 0,
+                sizes.num_layers % layout.pipeline != 0,
                 f"--parallel.pipeline {layout.pipeline} does not divide --model.num_layers {sizes.num_layers}: "
                 "change one of them",
             ),
@@ -180,7 +182,7 @@ class Settings:
                 "--parallel.sequence splits what tensor parallel ranks share: set --parallel.tensor above 1",
             ),
             (
-                layout.sequence and IMAGE_SIDE % max(layout.tensor, 1) != 0,
+                layout.sequence and IMAGE_SIDE % layout.tensor != 0,
                 f"--parallel.sequence: --parallel.tensor {layout.tensor} does not divide the {IMAGE_SIDE} rows of an "
                 "image: use a divisor",
             ),

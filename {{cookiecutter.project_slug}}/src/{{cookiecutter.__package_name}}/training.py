@@ -29,7 +29,7 @@ from .files import write_whole
 from .logs import CsvLog, Progress, RunRecorder
 from .module import MnistModule, make_optimizer
 from .runtime.backend import prepared
-from .runtime.checkpoint import Checkpoint, best_checkpoint, last_checkpoint, weights
+from .runtime.checkpoint import Checkpoint, NoSecondValidation, best_checkpoint, last_checkpoint, step_of, weights
 from .runtime.strategy import Strategy
 from .settings import Settings, check_same_network, load_settings
 
@@ -59,7 +59,7 @@ def train(settings: Settings) -> TrainingResult:
     run = Path(settings.run_dir)
     checkpoint = _checkpoint_to_resume(settings)
     start = best_checkpoint(Path(settings.from_run) / names.CHECKPOINTS_FOLDER) if settings.from_run else None
-    with prepared(settings.accelerator, settings.parallel.devices, settings.verbose) as accelerator:
+    with prepared(settings.accelerator, settings.parallel.devices) as accelerator:
         module = make_module(settings, start_weights=start if checkpoint is None else None)
         recorder = RunRecorder(run, settings)
         trainer = make_trainer(
@@ -73,6 +73,7 @@ def train(settings: Settings) -> TrainingResult:
                 recorder,
                 Progress(settings.training.log_every_n_steps),
                 Checkpoint(run / names.CHECKPOINTS_FOLDER, monitor=names.VAL_LOSS),
+                NoSecondValidation(),
             ],
         )
         if checkpoint:
@@ -115,7 +116,7 @@ def predict(settings: Settings) -> Path:
     """
     path = Path(settings.run_dir) / names.PREDICTIONS_FILE
     if not NETWORKS[settings.network].classifier:
-        raise UserError(f"{settings.run_dir} is an {settings.network}, which classifies nothing: predict from a finetuned run")
+        raise UserError(f"{settings.run_dir} is an {settings.network}, which classifies nothing: give a finetuned run")
     with _with_best_weights(settings) as (trainer, module, data):
         outputs = gather_outputs(trainer, module, data)
         if trainer.is_global_zero:
@@ -250,7 +251,7 @@ def _as_arrays(outputs: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
 def _with_best_weights(settings: Settings) -> Iterator[tuple[nl.Trainer, MnistModule, MNISTDataModule]]:
     """Make what evaluation and prediction run with: the run's best checkpoint, in the layout of `settings`."""
     best = best_checkpoint(Path(settings.run_dir) / names.CHECKPOINTS_FOLDER)
-    with prepared(settings.accelerator, settings.parallel.devices, settings.verbose) as accelerator:
+    with prepared(settings.accelerator, settings.parallel.devices) as accelerator:
         module = make_module(replace(settings, new_heads=()), start_weights=best)
         yield make_trainer(settings, accelerator), module, make_data(settings)
 
@@ -267,4 +268,9 @@ def _checkpoint_to_resume(settings: Settings) -> Path | None:
     if not settings.resume:
         raise UserError(f"{run} already holds a run: go on with it (--resume true), or choose another --run_dir")
     check_same_network(settings, load_settings(run))
-    return last_checkpoint(run / names.CHECKPOINTS_FOLDER)
+    checkpoint = last_checkpoint(run / names.CHECKPOINTS_FOLDER)
+    if checkpoint and step_of(checkpoint) >= settings.training.max_steps:
+        raise UserError(
+            f"{run} has finished its {step_of(checkpoint)} steps: raise --training.max_steps above them to go on"
+        )
+    return checkpoint

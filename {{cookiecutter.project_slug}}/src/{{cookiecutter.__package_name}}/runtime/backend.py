@@ -1,31 +1,29 @@
-"""Choose the device, quiet the libraries, apply the workarounds: once in a process, before the trainer is built."""
+"""Chooses the device and applies the workarounds, before a trainer is built; cleans up behind it."""
 
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import signal
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 from ..errors import UserError
+from . import cpu, fused_adam, writer
 
 _PR_SET_PDEATHSIG = 1  # from Linux' <sys/prctl.h>
 
 
 @contextmanager
-def prepared(accelerator: str, devices: int, verbose: bool = False) -> Iterator[str]:
+def prepared(accelerator: str, devices: int) -> Iterator[str]:
     """Make this process ready to train or predict, and leave it ready for another run.
 
     Args:
         accelerator: "auto", "cpu" or "gpu".
         devices: processes on this machine.
-        verbose: leave what the libraries log as it is.
 
     Yields:
         "cpu" or "gpu".
@@ -34,11 +32,7 @@ def prepared(accelerator: str, devices: int, verbose: bool = False) -> Iterator[
         UserError: more GPUs are asked for than there are.
     """
     chosen = _choose(accelerator, devices)
-    if not verbose:
-        _quiet()
     _die_with_the_parent()
-    from . import cpu, fused_adam, writer  # after the noise is off: they import Megatron
-
     if chosen == "cpu":
         cpu.use_cpu()
     fused_adam.use_fused_adam()
@@ -55,19 +49,6 @@ def _choose(accelerator: str, devices: int) -> str:
     if chosen == "gpu" and devices > gpus:
         raise UserError(f"--parallel.devices {devices} needs {devices} GPUs, but this machine has {gpus}")
     return chosen
-
-
-def _quiet() -> None:
-    """Keep to errors what NeMo, Megatron, Lightning and torch log; Python's warnings stay out of a training log too."""
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    os.environ.setdefault("NEMO_LOG_MEMORY_USAGE", "0")
-    if not sys.warnoptions:  # python -W, PYTHONWARNINGS and pytest have the last word
-        warnings.simplefilter("ignore")
-    for name in ("lightning.pytorch", "lightning.fabric", "megatron", "torch.distributed", "nv_one_logger"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    from nemo.utils import logging as nemo_logging
-
-    nemo_logging.set_verbosity(logging.ERROR)
 
 
 def _die_with_the_parent() -> None:

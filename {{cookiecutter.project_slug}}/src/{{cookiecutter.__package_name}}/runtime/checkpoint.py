@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 from nemo.lightning.pytorch import callbacks as nemo
 
 from ..errors import UserError
@@ -37,9 +38,26 @@ class Checkpoint(nemo.ModelCheckpoint):
         super(nemo.ModelCheckpoint, self).on_train_start(trainer, pl_module)
 
 
+class NoSecondValidation(pl.Callback):
+    """Keeps a resumed run from validating again at the step of its checkpoint.
+
+    Lightning 2.4 would, and start behind the last batch: the figure would be that of one batch, and maybe "the best".
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Switch validation off for the moment in which Lightning decides whether to make up for one."""
+        self.limit = trainer.limit_val_batches
+        if trainer.global_step > 0:
+            trainer.limit_val_batches = 0
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Switch it on again."""
+        trainer.limit_val_batches = self.limit
+
+
 def last_checkpoint(folder: Path) -> Path | None:
     """Return the newest whole checkpoint to resume from, or None."""
-    return max((path for path in _whole(folder) if path.name.endswith(_LAST)), key=_step, default=None)
+    return max((path for path in _whole(folder) if path.name.endswith(_LAST)), key=step_of, default=None)
 
 
 def best_checkpoint(folder: Path) -> Path:
@@ -48,7 +66,7 @@ def best_checkpoint(folder: Path) -> Path:
     Raises:
         UserError: there is none.
     """
-    best = max((path for path in _whole(folder) if not path.name.endswith(_LAST)), key=_step, default=None)
+    best = max((path for path in _whole(folder) if not path.name.endswith(_LAST)), key=step_of, default=None)
     if best is None:
         raise UserError(f"{folder} holds no finished checkpoint: train the run first")
     return best
@@ -68,6 +86,7 @@ def _whole(folder: Path) -> list[Path]:
     ]
 
 
-def _step(path: Path) -> int:
+def step_of(path: Path) -> int:
+    """Return the number of finished optimizer steps of a checkpoint."""
     match = re.match(r"step=(\d+)", path.name)
     return int(match.group(1)) if match else -1

@@ -12,6 +12,8 @@ from nemo import lightning as nl
 from nemo.core.optim.mcore_optim import McoreDistributedOptimizer
 from torch import Tensor
 
+from ..names import GRAD_NORM
+
 
 class Strategy(nl.MegatronStrategy):
     """`nl.MegatronStrategy` on CPU and GPU; a step's metrics reach every rank, and the module logs them."""
@@ -67,7 +69,7 @@ class Strategy(nl.MegatronStrategy):
         if isinstance(optimizer, McoreDistributedOptimizer):
             output, grad_norm, _ = output
             if grad_norm is not None:
-                self.lightning_module.log("grad_norm", float(grad_norm))
+                self.lightning_module.log(GRAD_NORM, float(grad_norm))
         return output
 
     @property

@@ -1,0 +1,227 @@
+"""The command line: parse, show every problem at once, then import and run the one command that was asked for.
+
+Heavy imports happen inside the functions, so that `--help` and a wrong setting are answered at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+from .runtime import noise
+from .settings import ParallelSettings, Settings, TrainingSettings, load_settings
+
+PROG = (__package__ or "").replace("_", "-")
+
+PRETRAIN = Settings()
+FINETUNE = Settings(
+    run_dir="runs/finetune",
+    network="classifier",
+    new_heads=("classifier",),
+    training=TrainingSettings(max_steps=600, lr=1e-3),
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command and return its exit code: 0, or 2 for a mistake of the user's, which is one line on stderr."""
+    command, arguments = _split(sys.argv[1:] if argv is None else argv)
+    try:
+        return COMMANDS[command](arguments)
+    except UserError as error:
+        _complain(str(error))
+        return 2
+
+
+def _split(argv: list[str]) -> tuple[str, list[str]]:
+    """Take the command off the arguments; answer `--help` and unknown commands."""
+    width = max(map(len, COMMANDS))
+    listing = "\n".join(f"  {name:{width}}  {_first_line(function)}" for name, function in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog=PROG,
+        usage=f"{PROG} COMMAND [settings]",
+        description="Train a Megatron-Core model with NeMo 2, on CPU or GPU.",
+        epilog=f"commands:\n{listing}\n\n{PROG} COMMAND --help lists the settings of a command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if argv and argv[0] in COMMANDS:
+        return argv[0], argv[1:]
+    if not argv or argv[0] in ("-h", "--help"):
+        parser.print_help()
+        sys.exit(0 if argv else 2)
+    guess = _did_you_mean(argv[0], list(COMMANDS))
+    _complain(f"there is no command {argv[0]}{guess}; the commands are: {', '.join(COMMANDS)}")
+    sys.exit(2)
+
+
+def pretrain(argv: list[str]) -> int:
+    """Train the autoencoder from random weights."""
+    return _train("pretrain", argv, PRETRAIN)
+
+
+def finetune(argv: list[str]) -> int:
+    """Train a classifier on the trunk of another run: --from RUN."""
+    argv = _rename(argv, "--from", "--from_run")
+    run = _parse("finetune", argv, FINETUNE).from_run
+    if run is None:
+        raise UserError("finetune needs --from RUN, the folder of the run whose weights it starts from")
+    start = load_settings(Path(run))
+    return _train("finetune", argv, replace(FINETUNE, model=start.model, data=start.data, seed=start.seed))
+
+
+def evaluate(argv: list[str]) -> int:
+    """Score a run on the whole test set: --from RUN."""
+    settings = _settings_of_run("evaluate", argv)
+    _quiet_unless(settings.verbose)
+    from .training import evaluate
+
+    result = evaluate(settings)
+    _say("  ".join(f"{name} {value:.4f}" for name, value in result.items() if isinstance(value, float)))
+    _say(f"over {result['num_items']:,} test items; written to {settings.run_dir}. Next: {PROG} report {settings.run_dir}")
+    return 0
+
+
+def predict(argv: list[str]) -> int:
+    """Predict the whole test set into predictions.csv: --from RUN."""
+    settings = _settings_of_run("predict", argv)
+    _quiet_unless(settings.verbose)
+    from .training import predict
+
+    _say(f"wrote {predict(settings)}")
+    return 0
+
+
+def report(argv: list[str]) -> int:
+    """Draw the pictures of a run into RUN/report/index.html: report RUN."""
+    parser = argparse.ArgumentParser(prog=f"{PROG} report", description=_first_line(report))
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
+    run = parser.parse_args(argv).run
+    from .report import make_report
+
+    _say(f"wrote {make_report(run)}")
+    return 0
+
+
+def doctor(argv: list[str]) -> int:
+    """Check versions and devices, and say what will run here."""
+    argparse.ArgumentParser(prog=f"{PROG} doctor", description=_first_line(doctor)).parse_args(argv)
+    from .doctor import diagnose
+
+    return diagnose()
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "pretrain": pretrain,
+    "finetune": finetune,
+    "evaluate": evaluate,
+    "predict": predict,
+    "report": report,
+    "doctor": doctor,
+}
+
+
+def _train(command: str, argv: list[str], defaults: Settings) -> int:
+    settings = _checked(_parse(command, argv, defaults))
+    _quiet_unless(settings.verbose)
+    from .training import train
+
+    result = train(settings)
+    _say(f"{result.steps} steps in {result.seconds:.0f} s; the run is in {result.run_dir}")
+    _say(f"Next: {PROG} evaluate --from {result.run_dir}")
+    return 0
+
+
+def _settings_of_run(command: str, argv: list[str]) -> Settings:
+    """Return the settings of the run that --from names, with this command line's changes, in a layout of its own."""
+    argv = _rename(argv, "--from", "--run_dir")
+    if not any(word.split("=")[0] in ("--run_dir", "-h", "--help") for word in argv):
+        raise UserError(f"{command} needs --from RUN, the folder of a trained run")
+    run = _parse(command, argv, PRETRAIN).run_dir
+    saved = load_settings(Path(run))
+    training = replace(saved.training, micro_batch_size=None)
+    return _checked(_parse(command, argv, replace(saved, run_dir=run, parallel=ParallelSettings(), training=training)))
+
+
+def _parse(command: str, argv: list[str], defaults: Settings) -> Settings:
+    """Read settings from the command line and --config files, over the defaults."""
+    import jsonargparse
+
+    class Parser(jsonargparse.ArgumentParser):
+        def error(self, message: str, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+            raise UserError(_plain(message, list(self._option_string_actions)))
+
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = Parser(
+        prog=f"{PROG} {command}", usage="%(prog)s [settings]", description=_first_line(COMMANDS[command])
+    )
+    parser.add_argument("--config", action="config", help="YAML file with settings; what follows it wins")
+    parser.add_class_arguments(Settings, as_group=False)
+    values = asdict(defaults)
+    parser.set_defaults({**values, "new_heads": list(defaults.new_heads)})
+    parsed = parser.instantiate(parser.parse_args(argv)).as_dict()
+    parsed.pop("config")
+    return Settings(**{**parsed, "new_heads": tuple(parsed["new_heads"])})
+
+
+def _plain(message: str, options: list[str]) -> str:
+    """Turn the parser's message into one line, with a suggestion for an unknown setting."""
+    line = " ".join(message.split())
+    unknown = None
+    if match := re.match(r"unrecognized arguments: ([^ =]+)", line):
+        unknown = match.group(1)
+    elif match := re.match(r"Group '(.+)' does not accept option '(.+)'", line):
+        unknown = f"--{match.group(1)}.{match.group(2)}"
+    elif match := re.match(r"Option '(.+)' is not accepted", line):
+        unknown = f"--{match.group(1)}"
+    if unknown:
+        return f"there is no setting {unknown}{_did_you_mean(unknown, options)}"
+    line = re.sub(r'^Parser key "(.+?)":', r"--\1:", line)
+    return re.sub(r"Expected a <class '(\w+)'>\. Got value:", r"expected \1, got", line)
+
+
+def _did_you_mean(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _checked(settings: Settings) -> Settings:
+    problems = settings.problems()
+    if problems:
+        for problem in problems[:-1]:
+            _complain(problem)
+        raise UserError(problems[-1])
+    return settings
+
+
+def _rename(argv: list[str], old: str, new: str) -> list[str]:
+    return [new + word.removeprefix(old) if word == old or word.startswith(f"{old}=") else word for word in argv]
+
+
+def _quiet_unless(verbose: bool) -> None:
+    if not verbose:
+        noise.quiet()
+
+
+def _first_line(function: Callable[..., object]) -> str:
+    return (function.__doc__ or "").splitlines()[0]
+
+
+def _is_first_rank() -> bool:
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
+
+
+def _say(line: str) -> None:
+    if _is_first_rank():
+        print(line)
+
+
+def _complain(line: str) -> None:
+    if _is_first_rank():
+        print(f"{PROG}: error: {line}", file=sys.stderr)

@@ -1,0 +1,72 @@
+"""Says what will run on this machine, and what is in the way: versions first, since a wrong one breaks imports."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import metadata
+from importlib.util import find_spec
+
+from packaging.requirements import Requirement
+
+OK, BAD, ABSENT = "ok", "WRONG", "absent"
+
+
+def diagnose() -> int:
+    """Print the versions, the devices and what they allow; return 0 if this project can train here, else 1."""
+    print(f"Python {sys.version.split()[0]} on {sys.platform}\n")
+    healthy = _print_packages()
+    print()
+    return 0 if healthy and _print_devices() else 1
+
+
+def _print_packages() -> bool:
+    """Print each declared dependency beside what is installed; return whether all the needed ones fit."""
+    rows = [_check(Requirement(line)) for line in metadata.requires(_distribution()) or []]
+    width = max((len(name) for name, *_ in rows), default=0)
+    for name, status, text in rows:
+        print(f"{status:6}  {name:{width}}  {text}")
+    return all(status == OK for _, status, _ in rows if status != ABSENT)
+
+
+def _check(requirement: Requirement) -> tuple[str, str, str]:
+    wanted = str(requirement.specifier) or "any version"
+    extra = _extra(requirement)
+    try:
+        installed = metadata.version(requirement.name)
+    except metadata.PackageNotFoundError:
+        if extra:
+            return requirement.name, ABSENT, f"optional: extra `{extra}` needs {wanted}"
+        return requirement.name, BAD, f'not installed, needs {wanted}: pip install "{requirement.name}{wanted}"'
+    if requirement.specifier.contains(installed, prereleases=True):
+        return requirement.name, OK, installed
+    return requirement.name, BAD, f'{installed}, needs {wanted}: pip install "{requirement.name}{wanted}"'
+
+
+def _extra(requirement: Requirement) -> str | None:
+    """Return the extra that a requirement belongs to, from its marker `extra == "name"`."""
+    marker = str(requirement.marker or "")
+    return marker.split('"')[1] if "extra ==" in marker else None
+
+
+def _print_devices() -> bool:
+    if find_spec("torch") is None:
+        print("PyTorch is missing: nothing runs.")
+        return False
+    import torch
+
+    cores, gpus = os.cpu_count(), torch.cuda.device_count()
+    print(f"CPU: {cores} cores. Every layout runs here, in fp32 and bf16, through gloo; one process a core is fastest.")
+    if gpus == 0:
+        print(f"GPU: none that PyTorch {torch.__version__} can use; --accelerator auto takes the CPU.")
+    for number in range(gpus):
+        device = torch.cuda.get_device_properties(number)
+        print(f"GPU {number}: {device.name}, {device.total_memory / 2**30:.0f} GiB")
+    if gpus:
+        layouts = f"up to {gpus} processes" if torch.distributed.is_nccl_available() else "1 process (NCCL is missing)"
+        print(f"--accelerator auto takes the GPU: {layouts} on this machine.")
+    return True
+
+
+def _distribution() -> str:
+    return (__package__ or "").replace("_", "-")
