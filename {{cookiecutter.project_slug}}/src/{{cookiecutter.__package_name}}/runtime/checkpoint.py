@@ -49,6 +49,8 @@ class NoSecondValidation(pl.Callback):
         self.limit = trainer.limit_val_batches
         if trainer.global_step > 0:
             trainer.limit_val_batches = 0
+            # Lightning counts a step after its validation, so the count in the checkpoint lacks this one
+            trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
         """Switch it on again."""

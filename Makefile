@@ -1,0 +1,51 @@
+# Every command of this template; `make` alone lists them.
+#   make demo PYTHON=python3.12    another Python than the first fitting one on the PATH
+#   make demo VENV=/some/where     another place for the environment (no spaces)
+#   make demo PIP="uv pip"         uv instead of pip
+TEMPLATE := {{cookiecutter.project_slug}}
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP ?= $(BIN)/python -m pip
+STAMP := $(VENV)/.template-installed
+export VIRTUAL_ENV := $(VENV)# where uv installs
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PYTHONDONTWRITEBYTECODE := 1# no __pycache__ inside the template: it would be baked
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo check test lint lock clean
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: $(STAMP) ## the environment in .venv: what a generated project needs, and cookiecutter (about 6 GB)
+
+$(STAMP): $(TEMPLATE)/requirements.lock requirements-dev.txt
+	@test -n "$(PYTHON)" || { echo "No Python 3.10, 3.11 or 3.12 on the PATH: make setup PYTHON=/path/to/python3.12"; exit 2; }
+	"$(PYTHON)" -m venv "$(VENV)"
+	$(PIP) install -r "$(TEMPLATE)/requirements.lock" -r requirements-dev.txt
+	@touch "$@"
+
+demo: setup ## bake the default project into build/demo, train it, show accuracy and report
+	"$(BIN)/python" tools/demo.py
+
+check: lint ## lint, bake, names, hooks: under two minutes
+	"$(BIN)/python" -m pytest -m "not slow"
+
+test: lint ## everything: also trains from the wheel and runs the generated project's own tests
+	"$(BIN)/python" -m pytest
+
+lint: setup ## ruff on the template's own Python (the generated project is linted by the tests)
+	"$(BIN)/ruff" check hooks tests tools
+	"$(BIN)/ruff" format --check hooks tests tools
+
+lock: setup ## resolve the generated project's dependencies again (network)
+	rm -rf build/lock
+	"$(BIN)/python" -m cookiecutter . --no-input --default-config --output-dir build/lock
+	$(MAKE) -C build/lock/mnist-megatron -o setup lock VENV="$(if $(filter /%,$(VENV)),$(VENV),../../../$(VENV))"
+	cp build/lock/mnist-megatron/requirements.lock "$(TEMPLATE)/requirements.lock"
+
+clean: ## remove what make and the tools left, except .venv
+	rm -rf build .pytest_cache .ruff_cache .mypy_cache
+	find . -name .venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,57 @@
+"""Keeps the files of the chosen options, drops the others, and says what to do next.
+
+Runs inside the generated project. Files are chosen here, by name, so that the template needs no conditions inside them.
+Running it twice changes nothing, and it touches only files that the template wrote: a project may be updated.
+Standard library only, no network, no git.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+ANSWERS_JSON = r"""{{ cookiecutter | tojson }}"""
+
+
+def choose_license(project: Path, license_id: str) -> None:
+    """LICENSE.<choice> becomes LICENSE, the others go; with 'none' pyproject.toml names no licence either."""
+    for candidate in project.glob("LICENSE.*"):
+        if candidate.name == f"LICENSE.{license_id}":
+            candidate.replace(project / "LICENSE")
+        else:
+            candidate.unlink()
+    if license_id == "none":
+        pyproject = project / "pyproject.toml"
+        text = pyproject.read_text(encoding="utf-8")
+        pyproject.write_text(text.replace('\nlicense = "none"\n', "\n"), encoding="utf-8")
+
+
+def choose_ci(project: Path, ci: str) -> None:
+    """Without continuous integration there is no workflow, and no empty folder in its place."""
+    if ci != "none":
+        return
+    workflows = project / ".github" / "workflows"
+    (workflows / "ci.yml").unlink(missing_ok=True)
+    for folder in (workflows, workflows.parent):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def main() -> None:
+    """Chooses the files and prints the next steps."""
+    answers = json.loads(ANSWERS_JSON)
+    project = Path.cwd()
+    choose_license(project, answers["license"])
+    choose_ci(project, answers["ci"])
+    print(f"""
+{answers["project_name"]} is ready. Next:
+
+    cd {shlex.quote(str(project))}
+    make setup    # the environment in .venv: a few minutes, about 6 GB
+    make train    # pretrain, finetune, evaluate, predict: a few minutes, ends with a report to look at
+""")
+
+
+if __name__ == "__main__":
+    main()

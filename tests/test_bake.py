@@ -1,0 +1,181 @@
+"""What lies in a generated project: exactly these files, fully rendered, the same every time."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import pytest
+import yaml
+from conftest import BakedProject, Baker, run_ok
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+# Of every project, whatever the answers; <package> stands for the import name.
+ALWAYS = """
+.gitignore
+.pre-commit-config.yaml
+Makefile
+README.md
+pyproject.toml
+requirements.lock
+src/<package>/__init__.py
+src/<package>/__main__.py
+src/<package>/cli.py
+src/<package>/config.py
+src/<package>/data/__init__.py
+src/<package>/data/datamodule.py
+src/<package>/data/dataset.py
+src/<package>/data/item.py
+src/<package>/data/mnist_sample/ATTRIBUTION.md
+src/<package>/data/mnist_sample/t10k-images-idx3-ubyte.gz
+src/<package>/data/mnist_sample/t10k-labels-idx1-ubyte.gz
+src/<package>/data/mnist_sample/train-images-idx3-ubyte.gz
+src/<package>/data/mnist_sample/train-labels-idx1-ubyte.gz
+src/<package>/data/resampling.py
+src/<package>/doctor.py
+src/<package>/errors.py
+src/<package>/files.py
+src/<package>/logs.py
+src/<package>/losses.py
+src/<package>/model.py
+src/<package>/module.py
+src/<package>/names.py
+src/<package>/report.py
+src/<package>/report_figures.py
+src/<package>/report_html.py
+src/<package>/runtime/README.md
+src/<package>/runtime/__init__.py
+src/<package>/runtime/backend.py
+src/<package>/runtime/checkpoint.py
+src/<package>/runtime/cpu.py
+src/<package>/runtime/fused_adam.py
+src/<package>/runtime/noise.py
+src/<package>/runtime/placeholders.py
+src/<package>/runtime/strategy.py
+src/<package>/runtime/writer.py
+src/<package>/settings.py
+src/<package>/training.py
+tests/test_data.py
+tests/test_report.py
+"""
+WITH_CI = ".github/workflows/ci.yml"
+WITH_LICENSE = "LICENSE"
+LICENSE_TITLES = {"Apache-2.0": "Apache License", "MIT": "MIT License", "BSD-3-Clause": "BSD 3-Clause License"}
+DIFFICULT = 'Say "hi" \\ it\'s 100% {fun} é 🚀 # no <b> $HOME & '
+
+
+def assert_exactly(project: BakedProject, *chosen: str) -> None:
+    found = set(project.files())
+    expected = {line.replace("<package>", project.package) for line in ALWAYS.split()} | set(chosen)
+    assert not found - expected, f"not expected:\n{chr(10).join(sorted(found - expected))}"
+    assert not expected - found, f"missing:\n{chr(10).join(sorted(expected - found))}"
+
+
+def text_files(project: BakedProject) -> dict[str, str]:
+    return {name: content.decode() for name, content in project.files().items() if not name.endswith(".gz")}
+
+
+def test_the_default_project_has_exactly_these_files(default_project):
+    assert_exactly(default_project, WITH_CI, WITH_LICENSE)
+
+
+def test_a_project_without_options_has_exactly_these_files(longest_project):
+    assert_exactly(longest_project)
+    assert not (longest_project.path / ".github").exists()
+
+
+def test_a_second_bake_is_the_same_to_the_byte(baker: Baker, default_project, tmp_path):
+    assert baker.bake(tmp_path).files() == default_project.files()
+
+
+def test_nothing_of_the_template_language_is_left(default_project, longest_project):
+    for project in (default_project, longest_project):
+        for name, text in text_files(project).items():
+            assert "{{" not in name
+            assert "cookiecutter." not in text, name
+            if not name.endswith(".py"):  # an f-string may double its braces
+                assert not re.search(r"(?<!\$)\{\{|\{%", text), name
+
+
+def test_the_workflow_keeps_githubs_own_expressions(default_project):
+    workflow = yaml.safe_load((default_project.path / WITH_CI).read_text())
+    job = workflow["jobs"]["test"]
+    assert job["steps"][1]["with"]["python-version"] == "${{ matrix.python }}"
+    assert job["strategy"]["matrix"]["python"] == ["3.10", "3.11", "3.12"]
+
+
+def test_ci_and_pre_commit_call_only_targets_that_make_has(default_project):
+    files = text_files(default_project)
+    called = re.findall(r"(?:run|entry): make (\w+)$", files[WITH_CI] + files[".pre-commit-config.yaml"], re.MULTILINE)
+    assert called == ["check", "test", "lint"]
+    assert set(called) <= set(re.findall(r"^(\w+):.*##", files["Makefile"], re.MULTILINE))
+
+
+@pytest.mark.parametrize("license_id", LICENSE_TITLES)
+def test_the_licence_is_the_chosen_one_and_names_the_author(baker: Baker, tmp_path, license_id):
+    project = baker.bake(tmp_path, license=license_id, author="Zoë & Co")
+    text = (project.path / "LICENSE").read_text()
+    assert text.strip().startswith(LICENSE_TITLES[license_id])
+    assert re.search(r"Copyright (\(c\) )?Zoë & Co$", text, re.MULTILINE)
+    assert tomllib.loads((project.path / "pyproject.toml").read_text())["project"]["license"] == license_id
+
+
+def test_without_a_licence_none_is_named(longest_project):
+    assert "license" not in tomllib.loads((longest_project.path / "pyproject.toml").read_text())["project"]
+
+
+def test_difficult_text_harms_no_file(baker: Baker, tmp_path):
+    braces = "{% raw %}{{ x }}{% endraw %}"  # cookiecutter renders given values once
+    text = DIFFICULT.strip()
+    project = baker.bake(tmp_path, project_slug="p", project_name=text, description=text + braces, author=text + braces)
+    pyproject = tomllib.loads((project.path / "pyproject.toml").read_text())["project"]
+    assert pyproject["description"] == text + "{{ x }}"
+    assert pyproject["authors"] == [{"name": text + "{{ x }}"}]
+    for name, content in text_files(project).items():
+        if name.endswith((".yml", ".yaml")):
+            yaml.safe_load(content)
+        elif name.endswith(".py"):
+            compile(content, name, "exec")
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("MNIST Megatron", "mnist-megatron"),
+        ("Café  Ångström!", "cafe-angstrom"),
+        ("!!!", "megatron-project"),
+        ("A name that goes on and on for more than forty characters", "a-name-that-goes-on-and-on-for-more-than"),
+    ],
+)
+def test_the_slug_follows_the_name(baker: Baker, tmp_path, name, slug):
+    assert baker.bake(tmp_path, project_name=name).slug == slug
+
+
+def test_make_lists_its_targets_in_a_path_with_spaces(baker: Baker, tmp_path):
+    folder = tmp_path / "two words"
+    folder.mkdir()
+    project = baker.bake(folder)
+    listed = run_ok("make", cwd=project.path, timeout=20)
+    targets = re.findall(r"^  make (\w+) +\w", listed, re.MULTILINE)
+    assert targets == ["help", "setup", "train", "check", "test", "lint", "lock", "clean"]
+
+
+def test_setup_runs_again_only_when_its_inputs_change(baker: Baker, tmp_path):
+    """Pretends to install: pip is echo, so that only the decisions of make are seen."""
+    folder = tmp_path / "two words"
+    folder.mkdir()
+    project = baker.bake(folder)
+
+    def setup() -> str:
+        return run_ok("make", "setup", "PIP=echo installing", f"PYTHON={sys.executable}", cwd=project.path, timeout=60)
+
+    assert "installing" in setup()
+    assert "installing" not in setup()
+    lock = project.path / "requirements.lock"
+    lock.write_text(lock.read_text() + "# changed\n")
+    assert "installing" in setup()
+    assert "installing" not in setup()

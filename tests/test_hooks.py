@@ -1,0 +1,205 @@
+"""The hooks: what they refuse and say, what they keep and drop, and that a second run does no harm."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import keyword
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import TEMPLATE, BakedProject, Baker, run_ok
+
+GOOD_SLUGS = ["a", "mnist-megatron", "x2", "my-3d-model", "torch-mnist", "match", "a" * 40]
+TAKEN = [
+    "torch",
+    "nemo",
+    "nemo-toolkit",
+    "megatron",
+    "megatron-core",
+    "lightning",
+    "numpy",
+    "yaml",
+    "pytest",
+    "ruff",
+    "hf",
+]
+BAD_SLUGS = [
+    # slug, what the line says, what it suggests
+    ("", "must be lower-case letters", "project"),
+    ("My Project", "must be lower-case letters", "my-project"),
+    ("my_project", "must be lower-case letters", "my-project"),
+    ("1abc", "must be lower-case letters", "project-1abc"),
+    ("-xyz", "must be lower-case letters", "xyz"),
+    ("xyz-", "must be lower-case letters", "xyz"),
+    ("a--b", "must be lower-case letters", "a-b"),
+    ("a/b", "must be lower-case letters", "a-b"),
+    ("../up", "must be lower-case letters", "up"),
+    ("xyz\n", "must be lower-case letters", "xyz"),
+    ("café", "must be lower-case letters", "cafe"),
+    ("数字", "must be lower-case letters", "project"),
+    ("Torch", "must be lower-case letters", "torch-project"),
+    ("a" * 41, "is 41 characters long, at most 40 fit", "a" * 40),
+    ("class", "would make the package 'class', a Python keyword", "class-project"),
+    ("lambda", "would make the package 'lambda', a Python keyword", "lambda-project"),
+    ("json", "would make the package 'json', a module of the standard library", "json-project"),
+    ("distutils", "would make the package 'distutils', a", "distutils-project"),
+    *((name, f"would make the package '{name.replace('-', '_')}', a name that", f"{name}-project") for name in TAKEN),
+    ("src", "would make the package 'src', a name that", "src-project"),
+    ("tests", "would make the package 'tests', a name that", "tests-project"),
+    ("setup", "would make the package 'setup', a name that", "setup-project"),
+    ("python", "would make the package 'python', a name that", "python-project"),  # would replace .venv/bin/python
+    ("test", "would make the package 'test', a", "test-project"),  # also a module of the standard library
+]
+GOOD_TEXTS = ["A plain line", 'it\'s "quoted" \\ 50% {braces} <b> & # $HOME', "Zoë Ångström", "数字 🚀"]
+BAD_TEXTS = [
+    ("two\nlines", "must be one line without control characters", "two lines"),
+    ("a\ttab", "must be one line without control characters", "a tab"),
+    ("a\x7fdelete", "must be one line without control characters", "a delete"),
+    ("a\u2028separator", "must be one line without control characters", "a separator"),
+    ("", "must not be empty", "Unnamed"),
+    ("  ", "must not be empty", "Unnamed"),
+]
+ANSWERS = {
+    "project_name": "P",
+    "project_slug": "p",
+    "description": "D",
+    "author": "A",
+    "license": "MIT",
+    "ci": "none",
+    "_template": "the template",
+}
+
+
+def load(name: str):
+    """The hook as a module; it does nothing until main() is called."""
+    spec = importlib.util.spec_from_file_location(name, TEMPLATE / "hooks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+PRE, POST = load("pre_gen_project"), load("post_gen_project")
+
+
+@pytest.mark.parametrize("slug", GOOD_SLUGS)
+def test_a_good_slug_passes(slug):
+    assert PRE.find_problems({**ANSWERS, "project_slug": slug}) == ([], {})
+
+
+@pytest.mark.parametrize(("slug", "reason", "suggestion"), BAD_SLUGS, ids=[repr(slug) for slug, *_ in BAD_SLUGS])
+def test_a_bad_slug_gets_one_line_and_a_suggestion_that_works(slug, reason, suggestion):
+    (line,), mended = PRE.find_problems({**ANSWERS, "project_slug": slug})
+    assert line.startswith(f"error: project_slug {slug!r} {reason}")
+    assert line.endswith(f"; try '{suggestion}'.")
+    assert "\n" not in line
+    assert mended == {"project_slug": suggestion}
+    assert PRE.find_problems({**ANSWERS, **mended}) == ([], {})
+
+
+def test_every_keyword_and_standard_module_is_refused():
+    names = [name for name in {*keyword.kwlist, *sys.stdlib_module_names} if PRE.SLUG.fullmatch(name)]
+    assert len(names) > 200
+    assert [name for name in names if not PRE.slug_problem(name)] == []
+
+
+@pytest.mark.parametrize("name", sorted(PRE.RESERVED))
+def test_the_suggestion_for_a_reserved_name_works(name):
+    slug = name.replace("_", "-")
+    assert PRE.slug_problem(slug)
+    assert PRE.slug_problem(PRE.suggest_slug(slug)) is None
+
+
+@pytest.mark.parametrize("key", ["project_name", "description", "author"])
+@pytest.mark.parametrize("text", GOOD_TEXTS)
+def test_good_free_text_passes(key, text):
+    assert PRE.find_problems({**ANSWERS, key: text}) == ([], {})
+
+
+@pytest.mark.parametrize("key", ["project_name", "description", "author"])
+@pytest.mark.parametrize(("text", "reason", "suggestion"), BAD_TEXTS)
+def test_bad_free_text_gets_one_line_and_a_suggestion_that_works(key, text, reason, suggestion):
+    (line,), mended = PRE.find_problems({**ANSWERS, key: text})
+    assert line == f"error: {key} {text!r} {reason}; try {suggestion!r}."
+    assert PRE.find_problems({**ANSWERS, **mended}) == ([], {})
+
+
+def test_the_command_keeps_checkout_and_folder_and_escapes_braces(monkeypatch):
+    monkeypatch.setenv("PWD", "/here")
+    answers = {**ANSWERS, "_checkout": "v1", "_output_dir": "/there", "author": "{{ A }}"}
+    command = PRE.again(answers, {"project_slug": "q"})
+    assert command.startswith("cookiecutter 'the template' --checkout v1 --output-dir /there --no-input ")
+    assert "project_slug=q" in command
+    assert "'author={% raw %}{{ A }}{% endraw %}'" in command
+    assert "--output-dir" not in PRE.again({**answers, "_output_dir": "/here"}, {})
+
+
+def test_a_person_sees_the_problem_first_and_can_paste_the_command(baker: Baker, tmp_path):
+    description = 'say "it\'s" {% raw %}{{ x }}{% endraw %}'
+    result = baker.command(tmp_path, "project_slug=torch", f"description={description}", "license=MIT", "ci=none")
+    assert result.status != 0
+    lines = result.output.splitlines()
+    assert lines[0] == ""
+    assert lines[1].startswith("error: project_slug 'torch' would make the package 'torch', a name that")
+    assert lines[2].startswith("Nothing was written")
+    assert lines[3].startswith("    cookiecutter ")
+    assert lines[4] == ""
+    assert list(tmp_path.iterdir()) == []
+
+    pasted = lines[3].strip().replace("cookiecutter", f"'{sys.executable}' -m cookiecutter", 1)
+    run_ok("bash", "-c", pasted, cwd=tmp_path, timeout=60, env={"COOKIECUTTER_CONFIG": str(baker.config)})
+    pyproject = (tmp_path / "torch-project" / "pyproject.toml").read_text()
+    assert 'description = "say \\"it\'s\\" {{ x }}"' in pyproject
+    assert 'license = "MIT"' in pyproject
+    assert not (tmp_path / "torch-project" / ".github").exists()
+
+
+def test_a_good_run_prints_the_next_steps_and_nothing_else(baker: Baker, tmp_path):
+    result = baker.command(tmp_path)
+    assert result.status == 0, result.output
+    expected = f"""
+MNIST Megatron is ready. Next:
+
+    cd {tmp_path / "mnist-megatron"}
+    make setup    # the environment in .venv: a few minutes, about 6 GB
+    make train    # pretrain, finetune, evaluate, predict: a few minutes, ends with a report to look at
+
+"""
+    assert result.output == expected
+
+
+def run_post_hook(project: BakedProject, monkeypatch, **answers: str) -> None:
+    monkeypatch.setattr(POST, "ANSWERS_JSON", json.dumps({**ANSWERS, **answers}))
+    monkeypatch.chdir(project.path)
+    POST.main()
+
+
+@pytest.mark.parametrize("answers", [{"license": "Apache-2.0", "ci": "github"}, {"license": "none", "ci": "none"}])
+def test_the_post_hook_run_again_changes_nothing(baker: Baker, tmp_path, monkeypatch, answers):
+    project = baker.bake(tmp_path, **answers)
+    before = project.files()
+    run_post_hook(project, monkeypatch, **answers)
+    assert project.files() == before
+
+
+def test_the_post_hook_leaves_the_users_own_files(baker: Baker, tmp_path, monkeypatch):
+    project = baker.bake(tmp_path, license="none", ci="none")
+    workflows = project.path / ".github" / "workflows"
+    workflows.mkdir(parents=True)
+    own = [project.path / "LICENSE", workflows / "release.yml"]
+    for path in own:
+        path.write_text("mine")
+    run_post_hook(project, monkeypatch, license="none", ci="none")
+    assert [path.read_text() for path in own] == ["mine", "mine"]
+
+
+@pytest.mark.parametrize("hook", sorted((TEMPLATE / "hooks").glob("*.py")), ids=lambda path: path.stem)
+def test_hooks_can_reach_neither_network_nor_other_programs(hook: Path):
+    tree = ast.parse(hook.read_text())
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert imported <= {"__future__", "json", "keyword", "os", "pathlib", "re", "shlex", "sys", "unicodedata"}
+    assert not re.search(r"os\.(system|popen|exec|spawn|fork)|__import__", hook.read_text())
