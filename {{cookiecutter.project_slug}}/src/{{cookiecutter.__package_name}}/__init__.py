@@ -1,4 +1,4 @@
-"""A model trained with Megatron-Core and NeMo 2. Start reading at `training.py`; change `data/`, `model.py`, `losses.py`."""
+"""A Megatron-Core model trained with NeMo 2. Read `training.py` first; to make it yours see the README."""
 
 from .runtime import placeholders
 

@@ -84,7 +84,8 @@ def evaluate(argv: list[str]) -> int:
 
     result = evaluate(settings)
     _say("  ".join(f"{name} {value:.4f}" for name, value in result.items() if isinstance(value, float)))
-    _say(f"over {result['num_items']:,} test items; written to {settings.run_dir}. Next: {PROG} report {settings.run_dir}")
+    _say(f"over {result['num_items']:,} test items; written to {settings.run_dir}")
+    _say(f"Next: {PROG} report {settings.run_dir}")
     return 0
 
 
@@ -158,9 +159,7 @@ def _parse(command: str, argv: list[str], defaults: Settings) -> Settings:
             raise UserError(_plain(message, list(self._option_string_actions)))
 
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = Parser(
-        prog=f"{PROG} {command}", usage="%(prog)s [settings]", description=_first_line(COMMANDS[command])
-    )
+    parser = Parser(prog=f"{PROG} {command}", usage="%(prog)s [settings]", description=_first_line(COMMANDS[command]))
     parser.add_argument("--config", action="config", help="YAML file with settings; what follows it wins")
     parser.add_class_arguments(Settings, as_group=False)
     values = asdict(defaults)

@@ -54,7 +54,7 @@ class MnistConfig(TransformerConfig, io.IOMixin):
     hidden_dropout: float = 0.0
     """Probability of zeroing an output feature of a block (Megatron's own default is 0.1)."""
 
-    # Start weights are drawn on the CPU and for the whole layer, so that they are the same for every tensor parallel size.
+    # Start weights are drawn on the CPU for whole layers, and so are the same for every tensor parallel size.
     use_cpu_initialization: bool = True
     init_method: Callable[[Tensor], Tensor] | None = torch.nn.init.xavier_uniform_
 

@@ -20,7 +20,8 @@ def write_whole(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with part.open(mode, **({} if "b" in mode else {"encoding": "utf-8", "newline": ""})) as file:
+        text = None if "b" in mode else "utf-8"
+        with part.open(mode, encoding=text, newline=None if text is None else "") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

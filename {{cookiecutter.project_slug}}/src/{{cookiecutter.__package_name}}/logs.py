@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers import Logger
+from lightning_utilities.core.rank_zero import rank_zero_only
 from torch import Tensor
 from tqdm import tqdm
 
@@ -118,7 +119,7 @@ class Progress(pl.Callback):
             if trainer.global_step % self.every_n_steps == 0:
                 self.bar.set_postfix_str(_figures(trainer.callback_metrics, (TRAIN_LOSS,)), refresh=False)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Print the figures of this validation as a line that stays."""
         if not trainer.is_global_zero or trainer.state.fn != "fit":
             return

@@ -10,8 +10,8 @@ and the network can be split in every way that Megatron knows:
 Shapes, in the order of the letters: S rows of an image, B micro batch, P pixels of a row, H hidden size, F feed-forward
 size, Z latent size, C classes. This file knows no run settings, only the config of its sizes.
 
-To use your own network, keep the contract of `Stage`: `pre_process`, `post_process`, `set_input_tensor`, and activations
-of shape (S, B, H) between stages.
+To use your own network, keep the contract of `Stage`: `pre_process`, `post_process`, `set_input_tensor`, and
+activations of shape (S, B, H) between stages.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Norm(nn.LayerNorm):
         """Normalise the last dimension, of size H."""
         super().__init__(config.hidden_size, eps=config.layernorm_epsilon, dtype=config.params_dtype)
         for parameter in self.parameters():
-            parameter.sequence_parallel = config.sequence_parallel
+            setattr(parameter, "sequence_parallel", config.sequence_parallel)  # noqa: B010 (torch's type has no such attribute)
 
 
 class MLP(MegatronModule):
@@ -228,7 +228,7 @@ class Stage(MegatronModule):
         self.input_tensor: Tensor | None = None
         self.trunk = Trunk(config, pre_process, post_process, vp_stage)
         if decoder and post_process:
-            self.image_decoder = Decoder(config)  # the name `decoder` is taken: Megatron's schedule looks for .decoder.layers
+            self.image_decoder = Decoder(config)  # not `decoder`: Megatron's schedule would look for decoder.layers
         if classifier and post_process:
             self.classifier = Classifier(config)
 

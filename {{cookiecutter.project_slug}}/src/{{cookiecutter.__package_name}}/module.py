@@ -40,9 +40,7 @@ def make_optimizer(
         clip_grad=clip_grad,
         use_distributed_optimizer=True,
     )
-    schedule = CosineAnnealingScheduler(
-        max_steps=max_steps, warmup_steps=warmup_steps, constant_steps=0, min_lr=min_lr
-    )
+    schedule = CosineAnnealingScheduler(max_steps=max_steps, warmup_steps=warmup_steps, constant_steps=0, min_lr=min_lr)
     return MegatronOptimizerModule(config, lr_scheduler=schedule)
 
 
@@ -97,16 +95,16 @@ class MnistModule(pl.LightningModule, io.IOMixin):
 
     validation_step = test_step = predict_step = training_step
 
-    def on_train_batch_end(self, outputs: dict[str, Tensor], batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log the means over the step's global batch."""
         others = {f"train_{name}": value for name, value in outputs.items() if name not in (LOSS, COUNT)}
         self.log_dict({TRAIN_LOSS: outputs[LOSS], **others, STEP: float(self.trainer.global_step)})
 
-    def on_validation_batch_end(self, outputs: dict[str, Tensor], *args: Any) -> None:
+    def on_validation_batch_end(self, outputs: Any, *args: Any, **kwargs: Any) -> None:
         """Log the means over all validation items."""
         self._log_means("val", outputs, **{STEP: torch.tensor(float(self.trainer.global_step))})
 
-    def on_test_batch_end(self, outputs: dict[str, Tensor], *args: Any) -> None:
+    def on_test_batch_end(self, outputs: Any, *args: Any, **kwargs: Any) -> None:
         """Log the means over all test items."""
         self._log_means("test", outputs)
 

@@ -6,7 +6,7 @@ fraction of a second, before any work starts.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -194,8 +194,8 @@ class Settings:
         return [
             (
                 training.global_batch_size % share != 0,
-                f"--training.global_batch_size {training.global_batch_size} is not a multiple of {share} (data parallel "
-                f"size {copies} x --training.micro_batch_size {self.micro_batch_size}): change one of them",
+                f"--training.global_batch_size {training.global_batch_size} is not a multiple of {share} (data "
+                f"parallel size {copies} x --training.micro_batch_size {self.micro_batch_size}): change one of them",
             ),
             (
                 not 0 < self.data.validation_size < items,
@@ -238,8 +238,8 @@ class Settings:
                 f"--training.warmup_steps {training.warmup_steps} must be below --training.max_steps "
                 f"{training.max_steps}",
             ),
-            (training.clip_grad < 0, f"--training.clip_grad {training.clip_grad} must be at least 0"),
-            (training.weight_decay < 0, f"--training.weight_decay {training.weight_decay} must be at least 0"),
+            (not training.clip_grad >= 0, f"--training.clip_grad {training.clip_grad} must be at least 0"),
+            (not training.weight_decay >= 0, f"--training.weight_decay {training.weight_decay} must be at least 0"),
         ]
 
 
@@ -262,7 +262,7 @@ def load_settings(run: Path) -> Settings:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         settings: Settings = _from_dict(Settings, values)
     except FileNotFoundError:
-        raise UserError(f"{run} holds no run ({SETTINGS_FILE} is missing): give the folder that a training wrote") from None
+        raise UserError(f"{run} holds no run ({SETTINGS_FILE} is missing): give the folder of a training") from None
     except (TypeError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} cannot be read ({reason}): restore it, or train again") from error
@@ -272,7 +272,9 @@ def load_settings(run: Path) -> Settings:
 def _from_dict(cls: type, values: dict[str, Any]) -> Any:
     """Build a settings dataclass from plain values; TypeError on a name that it does not have."""
     types = get_type_hints(cls)
-    nested = {item.name for item in fields(cls) if item.name in values and isinstance(values[item.name], dict)}
+    if not isinstance(values, dict):
+        raise TypeError(f"expected settings by name, got {values!r}")
+    nested = {item.name for item in fields(cls) if item.name in values and is_dataclass(types[item.name])}
     arguments = {name: _from_dict(types[name], value) if name in nested else value for name, value in values.items()}
     if isinstance(arguments.get("new_heads"), list):
         arguments["new_heads"] = tuple(arguments["new_heads"])

@@ -54,6 +54,7 @@ class MNISTDataModule(pl.LightningDataModule):
             global_batch_size: items of an optimizer step over all ranks.
         """
         super().__init__()
+        self.trainer: pl.Trainer  # Lightning sets it before it asks for a loader or a state
         self.dataset, self.root, self.download = dataset, root, download
         self.validation_size, self.resampling, self.num_workers = validation_size, resampling, num_workers
         self.seed, self.max_steps, self.global_batch_size = seed, max_steps, global_batch_size

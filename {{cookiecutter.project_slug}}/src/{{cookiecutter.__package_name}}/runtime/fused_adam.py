@@ -53,7 +53,7 @@ class FusedAdam(torch.optim.Optimizer):
         steps = torch.full((len(params),), float(group["step"] - 1), device=params[0].device)
         self._update(
             params,
-            [param.grad for param in params],
+            [param.grad for param in params if param.grad is not None],
             [self.state[param]["exp_avg"] for param in params],
             [self.state[param]["exp_avg_sq"] for param in params],
             [],

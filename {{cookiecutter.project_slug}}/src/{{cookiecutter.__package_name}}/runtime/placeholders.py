@@ -15,7 +15,10 @@ from typing import Any
 class _Placeholder(ModuleType):
     """A module with a few named members; anything else says plainly that the real package is absent."""
 
-    __path__: list[str] = []  # lets submodules that are placeholders too be imported from it
+    def __init__(self, name: str, members: dict[str, Any]) -> None:
+        super().__init__(name)
+        self.__path__: list[str] = []  # lets submodules that are placeholders too be imported from it
+        self.__dict__.update(members)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -56,6 +59,4 @@ def install() -> None:
         wanted |= _MODELOPT
     for name, members in wanted.items():
         if name not in sys.modules:
-            module = _Placeholder(name)
-            module.__dict__.update(members)
-            sys.modules[name] = module
+            sys.modules[name] = _Placeholder(name, members)

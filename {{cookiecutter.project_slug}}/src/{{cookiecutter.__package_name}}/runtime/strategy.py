@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.accelerators.cpu import CPUAccelerator
 from lightning.pytorch.strategies.ddp import DDPStrategy
 from megatron.core import parallel_state, tensor_parallel
 from nemo import lightning as nl
@@ -53,7 +53,7 @@ class Strategy(nl.MegatronStrategy):
 
     def _from_last_stage(self, metrics: dict[str, Tensor] | Tensor) -> dict[str, Tensor]:
         """Give every pipeline stage the metrics, which only the last one computes."""
-        if parallel_state.get_pipeline_model_parallel_world_size() == 1:
+        if parallel_state.get_pipeline_model_parallel_world_size() == 1 and isinstance(metrics, dict):
             return metrics
         names = self.lightning_module.loss_reduction.result_names
         values = torch.zeros(len(names), device=self.root_device)

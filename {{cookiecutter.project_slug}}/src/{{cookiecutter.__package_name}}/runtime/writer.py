@@ -22,7 +22,7 @@ def _write_all(transforms: list[Any], use_msc: bool, rank: int, buckets: list[An
     """Write each bucket to its file; leave {bucket number: what was written}, or the exception, in `results`."""
     from megatron.core.dist_checkpointing.strategies.filesystem_async import FileSystemWriterAsync
 
-    written: dict[int, Any] | Exception = {}
+    written: dict[int, Any] = {}
     for number, bucket in enumerate(buckets):
         answer: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
         pending: queue.Queue[int] = queue.Queue()
@@ -32,7 +32,7 @@ def _write_all(transforms: list[Any], use_msc: bool, rank: int, buckets: list[An
         )
         _, outcome = answer.get()
         if isinstance(outcome, Exception):
-            written = outcome
-            break
+            results.put(outcome)
+            return
         written[number] = outcome
     results.put(written)
