@@ -162,9 +162,14 @@ def _parse(command: str, argv: list[str], defaults: Settings) -> Settings:
     parser = Parser(prog=f"{PROG} {command}", usage="%(prog)s [settings]", description=_first_line(COMMANDS[command]))
     parser.add_argument("--config", action="config", help="YAML file with settings; what follows it wins")
     parser.add_class_arguments(Settings, as_group=False)
-    values = asdict(defaults)
-    parser.set_defaults({**values, "new_heads": list(defaults.new_heads)})
-    parsed = parser.instantiate(parser.parse_args(argv)).as_dict()
+    values = {**asdict(defaults), "new_heads": list(defaults.new_heads)}
+    parser.parse_object(values)  # they may come from a file; what set_defaults takes is never checked
+    parser.set_defaults(values)
+    parsed = parser.parse_args(argv)
+    for name, value in values.items():
+        if isinstance(value, dict) and not isinstance(parsed[name], jsonargparse.Namespace):
+            raise UserError(f"--{name} is a group of settings, and cannot be {parsed[name]}")
+    parsed = parser.instantiate(parsed).as_dict()
     parsed.pop("config")
     return Settings(**{**parsed, "new_heads": tuple(parsed["new_heads"])})
 
@@ -182,6 +187,7 @@ def _plain(message: str, options: list[str]) -> str:
     if unknown:
         return f"there is no setting {unknown}{_did_you_mean(unknown, options)}"
     line = re.sub(r'^Parser key "(.+?)":', r"--\1:", line)
+    line = re.sub(r"Expected a typing\.Literal\[(.+?)\]\. Got value:", r"expected one of \1, got", line)
     return re.sub(r"Expected a <class '(\w+)'>\. Got value:", r"expected \1, got", line)
 
 

@@ -9,20 +9,27 @@ from importlib.util import find_spec
 
 from packaging.requirements import Requirement
 
+from .errors import UserError
+
 OK, BAD, ABSENT = "ok", "WRONG", "absent"
 
 
 def diagnose() -> int:
     """Print the versions, the devices and what they allow; return 0 if this project can train here, else 1."""
     print(f"Python {sys.version.split()[0]} on {sys.platform}\n")
-    healthy = _print_packages()
+    packages_fit = _print_packages()
     print()
-    return 0 if healthy and _print_devices() else 1
+    devices_work = _print_devices()
+    return 0 if packages_fit and devices_work else 1
 
 
 def _print_packages() -> bool:
     """Print each declared dependency beside what is installed; return whether all the needed ones fit."""
-    rows = [_check(Requirement(line)) for line in metadata.requires(_distribution()) or []]
+    try:
+        declared = metadata.requires(_distribution()) or []
+    except metadata.PackageNotFoundError:
+        raise UserError(f"{_distribution()} is not installed here: make setup, or pip install -e .") from None
+    rows = [_check(Requirement(line)) for line in declared]
     width = max((len(name) for name, *_ in rows), default=0)
     for name, status, text in rows:
         print(f"{status:6}  {name:{width}}  {text}")

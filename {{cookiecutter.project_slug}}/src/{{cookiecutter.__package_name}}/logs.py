@@ -10,12 +10,12 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.pytorch.loggers import Logger
-from lightning_utilities.core.rank_zero import rank_zero_only
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from tqdm import tqdm
 
-from .names import LEARNING_RATE, STEP, TRAIN_LOSS
+from .names import LEARNING_RATE, STEP, TENSORBOARD_FOLDER, TRAIN_LOSS
 from .settings import Settings, save_settings
 
 
@@ -85,13 +85,18 @@ class RunRecorder(pl.Callback):
         self.seconds = 0.0  # of the training loop, with its validations and checkpoints
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the settings, and drop logged rows that this run will write anew."""
+        """Save the settings, drop logged rows that this run will write anew, and open TensorBoard's file.
+
+        Lightning opens the files of loggers that it has from the beginning before a start that can still fail.
+        """
         self.started = time.monotonic()
         if trainer.is_global_zero:
             save_settings(self.settings, self.run)
             for logger in trainer.loggers:
                 if isinstance(logger, CsvLog):
                     logger.cut(trainer.global_step)
+        board = TensorBoardLogger(self.run, name=TENSORBOARD_FOLDER, version="", purge_step=trainer.global_step + 1)
+        trainer.loggers = [*trainer.loggers, board]
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the time."""

@@ -16,7 +16,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from megatron.core import parallel_state
 from nemo import lightning as nl
 from nemo.lightning.pytorch.plugins import MegatronMixedPrecision
@@ -65,10 +65,7 @@ def train(settings: Settings) -> TrainingResult:
         trainer = make_trainer(
             settings,
             accelerator,
-            logger=[
-                CsvLog(run / names.METRICS_FILE, module.metric_names),
-                TensorBoardLogger(str(run), name=names.TENSORBOARD_FOLDER, version=""),
-            ],
+            logger=[CsvLog(run / names.METRICS_FILE, module.metric_names)],
             callbacks=[
                 recorder,
                 Progress(settings.training.log_every_n_steps),

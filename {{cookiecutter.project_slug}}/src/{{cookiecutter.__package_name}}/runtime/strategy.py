@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lightning.pytorch.accelerators.cpu import CPUAccelerator
 from lightning.pytorch.strategies.ddp import DDPStrategy
 from megatron.core import parallel_state, tensor_parallel
 from nemo import lightning as nl
@@ -71,8 +70,3 @@ class Strategy(nl.MegatronStrategy):
             if grad_norm is not None:
                 self.lightning_module.log(GRAD_NORM, float(grad_norm))
         return output
-
-    @property
-    def root_device(self) -> torch.device:
-        """The device of this rank."""
-        return torch.device("cpu") if isinstance(self.accelerator, CPUAccelerator) else super().root_device

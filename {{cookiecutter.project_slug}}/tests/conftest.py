@@ -1,0 +1,214 @@
+"""What the tests share: tiny runs, Megatron without a trainer, commands in processes of their own. All on the CPU."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from {{cookiecutter.__package_name}}.names import METRICS_FILE
+from {{cookiecutter.__package_name}}.settings import DataSettings, ModelSettings, Settings, TrainingSettings
+
+PACKAGE = "{{cookiecutter.__package_name}}"
+ENVIRONMENT = dict(os.environ)  # as it was before a trainer in this process added LOCAL_RANK and the like
+
+TINY = Settings(
+    accelerator="cpu",
+    data=DataSettings(validation_size=100),  # three global batches and a tail of four
+    model=ModelSettings(num_layers=2, hidden_size=16, ffn_hidden_size=32, latent_size=8),
+    training=TrainingSettings(
+        max_steps=20, warmup_steps=2, global_batch_size=32, val_check_interval=10, log_every_n_steps=1
+    ),
+)
+
+
+@dataclass
+class Trained:
+    """A training in this process, as it was seen from outside."""
+
+    settings: Settings
+    start: dict[str, Any] = field(default_factory=dict)
+    """weights by name when the first step began"""
+    end: dict[str, Any] = field(default_factory=dict)
+    """weights by name after the last step"""
+    main_dtypes: set[Any] = field(default_factory=set)
+    """dtypes of the weights that the optimizer steps"""
+    result: Any = None
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.settings.run_dir)
+
+    @property
+    def rows(self) -> list[dict[str, str]]:
+        return read_rows(self.folder)
+
+
+def read_rows(run: Path) -> list[dict[str, str]]:
+    """Return the rows of a run's metrics.csv."""
+    with (run / METRICS_FILE).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def change(settings: Settings, **changes: Any) -> Settings:
+    """Return other settings; those of a group are a dict, as in training={"max_steps": 3}."""
+    new = {
+        name: replace(getattr(settings, name), **value) if isinstance(value, dict) else value
+        for name, value in changes.items()
+    }
+    return replace(settings, **new)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Callable[..., Settings]:
+    """Make settings of a run of a few seconds, in a folder of this test."""
+    return lambda **changes: change(TINY, **{"run_dir": str(tmp_path / "run"), **changes})
+
+
+@pytest.fixture(scope="session")
+def train() -> Callable[[Settings], Trained]:
+    """Train in this process, and keep the weights at start and end."""
+    return _train
+
+
+def _train(settings: Settings) -> Trained:
+    from {{cookiecutter.__package_name}} import training
+
+    trained = Trained(settings)
+
+    class Watcher(training.RunRecorder):
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+            super().on_train_start(trainer, pl_module)
+            trained.start = _weights(pl_module)
+
+        def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+            super().on_train_end(trainer, pl_module)
+            trained.end = _weights(pl_module)
+            groups = trainer.strategy.optimizers[0].param_groups
+            trained.main_dtypes = {weight.dtype for group in groups for weight in group["params"]}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "RunRecorder", Watcher)
+        trained.result = training.train(settings)
+    return trained
+
+
+def _weights(module: Any) -> dict[str, Any]:
+    while hasattr(module, "module"):  # Lightning's module, and Megatron's data parallel wrapper
+        module = module.module
+    return {name: weight.detach().clone() for name, weight in module.named_parameters()}
+
+
+@pytest.fixture(scope="session")
+def pretrained(train: Callable, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Twenty steps of an autoencoder. Read only."""
+    return train(change(TINY, run_dir=str(tmp_path_factory.mktemp("pretrained") / "run")))
+
+
+@pytest.fixture(scope="session")
+def finetuned(train: Callable, pretrained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Twenty steps of a classifier on that autoencoder's trunk. Read only."""
+    run = str(tmp_path_factory.mktemp("finetuned") / "run")
+    start = {"from_run": pretrained.settings.run_dir, "network": "classifier", "new_heads": ("classifier",)}
+    return train(change(TINY, run_dir=run, **start))
+
+
+@pytest.fixture
+def megatron() -> Iterator[None]:
+    """Megatron's groups and random numbers for one process, without a trainer."""
+    import torch
+    from megatron.core import parallel_state, tensor_parallel
+
+    from {{cookiecutter.__package_name}}.runtime.backend import prepared
+
+    with prepared("cpu", 1):
+        torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+        parallel_state.initialize_model_parallel()
+        tensor_parallel.model_parallel_cuda_manual_seed(1)
+        yield
+
+
+@pytest.fixture(scope="session")
+def plain_network() -> Callable[..., Any]:
+    """Make the network in plain torch, with the same weights by name."""
+    return _plain_network
+
+
+def _plain_network(weights: dict[str, Any]) -> Any:
+    import torch
+    from torch.nn import GELU, LayerNorm, Linear, Module, ModuleDict
+
+    def linear(name: str) -> Linear:
+        out_features, in_features = weights[f"{name}.weight"].shape
+        return Linear(in_features, out_features)
+
+    def mlp(name: str) -> ModuleDict:
+        return ModuleDict({"up": linear(f"{name}.up"), "down": linear(f"{name}.down")})
+
+    hidden = len(weights["trunk.norm.weight"])
+    numbers = sorted({int(name.split(".")[2]) for name in weights if name.startswith("trunk.blocks.")})
+    gelu = GELU()
+
+    class PlainNetwork(Module):
+        def __init__(self) -> None:
+            super().__init__()
+            blocks = {f"{n}": ModuleDict({"norm": LayerNorm(hidden), "mlp": mlp(f"trunk.blocks.{n}.mlp")}) for n in numbers}
+            trunk = {"stem": mlp("trunk.stem"), "norm": LayerNorm(hidden), "latent": linear("trunk.latent")}
+            self.trunk = ModuleDict({**trunk, "blocks": ModuleDict(blocks)})
+            if "image_decoder.rows.weight" in weights:
+                parts = {"rows": linear("image_decoder.rows"), "norm": LayerNorm(hidden)}
+                self.image_decoder = ModuleDict({**parts, "pixels": mlp("image_decoder.pixels")})
+            if "classifier.scores.weight" in weights:
+                self.classifier = ModuleDict({"scores": linear("classifier.scores")})
+
+        def forward(self, batch: Any) -> dict[str, torch.Tensor]:
+            rows = self._mlp(self.trunk["stem"], batch["data"].squeeze(1))  # batch, rows, features
+            for block in self.trunk["blocks"].values():
+                rows = rows + self._mlp(block["mlp"], block["norm"](rows))
+            output = {"latent": self.trunk["latent"](self.trunk["norm"](rows).flatten(1))}
+            if hasattr(self, "image_decoder"):
+                rows = self.image_decoder["rows"](gelu(output["latent"])).view(rows.shape)
+                pixels = self._mlp(self.image_decoder["pixels"], self.image_decoder["norm"](rows))
+                output["reconstruction"] = pixels.unsqueeze(1)
+            if hasattr(self, "classifier"):
+                output["logits"] = self.classifier["scores"](gelu(output["latent"]))
+            return output
+
+        def _mlp(self, layers: ModuleDict, x: torch.Tensor) -> torch.Tensor:
+            return layers["down"](gelu(layers["up"](x)))
+
+    network = PlainNetwork()
+    network.load_state_dict(weights)
+    return network
+
+
+@pytest.fixture(scope="session")
+def command() -> Callable[..., subprocess.CompletedProcess]:
+    """Run `python -m <this package> ...`; all processes that it starts are gone afterwards."""
+    return _command
+
+
+def _command(*arguments: str, limit: float = 120) -> subprocess.CompletedProcess:
+    words = [sys.executable, "-m", PACKAGE, *arguments]
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, start_new_session=True
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=limit)
+        finally:
+            _kill_group(process.pid)
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
+def _kill_group(pid: int) -> None:
+    """Kill a process group, if any of it is left."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass

@@ -1,0 +1,267 @@
+"""The command line: what is wrong is one line and exit code 2 before any work; what is right reaches the training."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ENVIRONMENT, PACKAGE, change
+
+from {{cookiecutter.__package_name}} import training
+from {{cookiecutter.__package_name}}.cli import COMMANDS, FINETUNE, PRETRAIN, PROG, main
+from {{cookiecutter.__package_name}}.data.dataset import EmbeddedMNIST
+from {{cookiecutter.__package_name}}.names import SETTINGS_FILE
+from {{cookiecutter.__package_name}}.settings import ParallelSettings, Settings, save_settings
+
+SMALL = ["--accelerator", "cpu", "--model.num_layers", "2", "--training.max_steps", "3", "--training.warmup_steps", "0"]
+
+
+def run(*argv):
+    """Return the exit code of a command in this process."""
+    try:
+        return main([str(word) for word in argv])
+    except SystemExit as end:
+        return end.code
+
+
+@pytest.fixture
+def refused(capfd, tmp_path):
+    """Run a command that must be refused before it works, and return the one line that it says."""
+
+    def check(*argv, folder=tmp_path / "run"):
+        before = sorted(tmp_path.rglob("*"))
+        assert run(*argv) == 2
+        out, err = capfd.readouterr()
+        assert out == ""
+        [line] = err.splitlines()
+        assert line.startswith(f"{PROG}: error: ")
+        assert sorted(tmp_path.rglob("*")) == before, "something was left behind"
+        return line
+
+    return check
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Catch the settings that a command hands to the training room."""
+    caught = []
+
+    def catch(settings):
+        caught.append(settings)
+        return training.TrainingResult(Path(settings.run_dir), 0, {}, 0.0)
+
+    monkeypatch.setattr(training, "train", catch)
+    monkeypatch.setattr(training, "predict", catch)
+    return caught
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    return ["--run_dir", str(tmp_path / "run")]
+
+
+def test_help_lists_every_command_with_what_it_does(capsys):
+    assert run("--help") == 0
+    text = capsys.readouterr().out
+    for name, function in COMMANDS.items():
+        assert f"  {name} " in text
+        assert function.__doc__.splitlines()[0] in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_its_own_help(command, capsys):
+    assert run(command, "--help") == 0
+    assert f"usage: {PROG} {command}" in capsys.readouterr().out
+
+
+def test_no_command_shows_the_help_and_fails(capsys):
+    assert run() == 2
+    assert "commands:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["--help"], ["pretrain", "--help"], ["pretrain", "--sede", "3"], ["pretrain", "--seed", "0"], ["predict"]],
+    ids=" ".join,
+)
+def test_help_and_wrong_settings_are_answered_without_torch(argv):
+    code = f"import sys; sys.argv[1:] = {argv}\nfrom {PACKAGE}.cli import main\n"
+    code += "try: main()\nexcept SystemExit: pass\nprint(sorted({'torch', 'numpy', 'nemo', 'matplotlib'} & {*sys.modules}))"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, timeout=60)
+    assert answer.stdout.splitlines()[-1] == "[]", answer.stderr
+
+
+def test_an_unknown_command_is_answered_with_the_nearest(refused):
+    assert "there is no command pretrian (did you mean pretrain?)" in refused("pretrian")
+    assert all(name in refused("xyz") for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["--training.max_stesp", "3"], "there is no setting --training.max_stesp (did you mean --training.max_steps?)"),
+        (["--max_step=3"], "there is no setting --max_step"),
+        (["--trainig.lr", "1"], "there is no setting --trainig.lr (did you mean --training.lr?)"),
+        (["--training.max_steps", "many"], "--training.max_steps: "),
+        (["--training.lr", "fast"], "--training.lr: "),
+        (["--training.precision", "fp8"], "--training.precision: "),
+        (["--network", "transformer"], "--network: "),
+        (["--resume", "maybe"], "--resume: "),
+        (["--training.max_steps", "3.5"], "--training.max_steps: "),
+        (["--training.max_steps"], "--training.max_steps"),
+        (["--training", "3"], "--training"),
+        (["stray"], "stray"),
+        (["--training.global_batch_size", "100", "--training.micro_batch_size", "33"], "is not a multiple of 33"),
+        (["--parallel.devices", "2", "--training.global_batch_size", "127"], "is not a multiple of"),
+        (["--parallel.devices", "3", "--parallel.tensor", "3", "--training.global_batch_size", "3"], None),
+        (["--parallel.tensor", "2"], "--parallel.tensor 2 x --parallel.pipeline 1 needs a multiple of 2 processes"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, list) else "",
+)
+def test_a_wrong_setting_is_one_line(words, answer, refused, run_dir):
+    if answer is None:  # the hidden size is the only one of the three sizes that 3 does not divide
+        words = [*words, "--model.ffn_hidden_size", "129", "--model.latent_size", "33"]
+        answer = "--parallel.tensor 3 does not divide --model.hidden_size 64"
+    assert answer in refused("pretrain", *run_dir, *words)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("sede: 3", "there is no setting --sede (did you mean --seed?)"),
+        ("training: {max_stesp: 3}", "there is no setting --training.max_stesp (did you mean --training.max_steps?)"),
+        ("training: {max_steps: many}", "--training.max_steps: "),
+        ("training: 3", "--training is a group of settings, and cannot be 3"),
+        ("training: [", "config"),
+        ("", ""),
+    ],
+)
+def test_a_wrong_config_file_is_one_line(text, answer, refused, run_dir, tmp_path):
+    file = tmp_path / "wrong.yaml"
+    file.write_text(text)
+    assert answer in refused("pretrain", *run_dir, "--config", file)
+
+
+def test_all_problems_are_shown_at_once(capfd, run_dir):
+    assert run("pretrain", *run_dir, "--model.num_layers", "0", "--training.max_steps", "0") == 2
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 3  # the third: no steps leave none for the warm-up
+    assert all(line.startswith(f"{PROG}: error: --") for line in lines)
+
+
+def test_flags_files_and_defaults_are_laid_over_each_other_in_order(asked, tmp_path, run_dir):
+    file = tmp_path / "some.yaml"
+    file.write_text("seed: 7\ntraining:\n  lr: 0.5\n  max_steps: 70\nnew_heads: [a, b]\n")
+    assert run("pretrain", *run_dir, "--seed", 3, "--config", file, "--training.max_steps", 80) == 0
+    [settings] = asked
+    assert settings == change(
+        PRETRAIN, run_dir=run_dir[1], seed=7, new_heads=("a", "b"), training={"lr": 0.5, "max_steps": 80}
+    )
+
+
+def printed_config(capsys, *argv):
+    assert run(*argv, "--print_config") == 0
+    return capsys.readouterr().out
+
+
+def test_the_printed_config_is_a_config(capsys, tmp_path):
+    first = printed_config(capsys, "pretrain", "--training.lr", "3e-4", "--parallel.tensor", "2", "--from_run", "there")
+    values = yaml.safe_load(first)
+    assert (values["training"]["lr"], values["parallel"]["tensor"], values["from_run"]) == (3e-4, 2, "there")
+    (tmp_path / "printed.yaml").write_text(first)
+    assert printed_config(capsys, "pretrain", "--config", str(tmp_path / "printed.yaml")) == first
+
+
+def test_the_settings_saved_in_a_run_are_a_config(asked, tmp_path):
+    settings = change(FINETUNE, from_run="there", run_dir=str(tmp_path / "run"), training={"precision": "bf16"})
+    save_settings(settings, tmp_path)
+    assert run("pretrain", "--config", tmp_path / SETTINGS_FILE) == 0
+    assert asked == [settings]
+
+
+def test_finetuning_takes_sizes_data_and_seed_from_the_run_it_starts_from(asked, tmp_path):
+    start = change(Settings(), run_dir="x", seed=5, model={"hidden_size": 32}, data={"validation_size": 50})
+    save_settings(start, tmp_path)
+    assert run("finetune", "--from", tmp_path, "--data.validation_size", 60) == 0
+    assert run("finetune", f"--from={tmp_path}", "--data.validation_size=60") == 0
+    expected = change(FINETUNE, from_run=str(tmp_path), seed=5, model=start.model, data={"validation_size": 60})
+    assert asked == [expected, expected]
+
+
+def test_prediction_takes_everything_but_the_layout_from_its_run(asked, tmp_path):
+    saved = change(FINETUNE, run_dir="moved since", parallel={"devices": 2, "tensor": 2}, training={"micro_batch_size": 64})
+    save_settings(saved, tmp_path)
+    assert run("predict", "--from", tmp_path, "--training.global_batch_size", 100) == 0
+    layout = {"parallel": ParallelSettings(), "training": {"micro_batch_size": None, "global_batch_size": 100}}
+    assert asked == [change(saved, run_dir=str(tmp_path), **layout)]
+
+
+@pytest.mark.parametrize("command", ["finetune", "evaluate", "predict"])
+def test_a_command_on_a_run_needs_one(command, refused, tmp_path):
+    assert f"{command} needs --from RUN" in refused(command)
+    assert "holds no run" in refused(command, "--from", tmp_path / "nowhere")
+
+
+def test_a_report_needs_a_run(refused, tmp_path):
+    assert "nowhere" in refused("report", tmp_path / "nowhere")
+
+
+def test_a_run_with_damaged_settings_is_refused(refused, tmp_path):
+    (tmp_path / SETTINGS_FILE).write_text("seed: banana")
+    for command in ("evaluate", "predict", "finetune"):
+        assert "seed" in refused(command, "--from", tmp_path)
+
+
+def test_more_gpus_than_there_are_are_refused(refused, run_dir):
+    words = ["--accelerator", "gpu", "--parallel.devices", "999", "--training.global_batch_size", "999"]
+    assert "--parallel.devices 999 needs 999 GPUs" in refused("pretrain", *run_dir, *words)
+
+
+@pytest.mark.slow
+def test_missing_data_is_refused(refused, run_dir, tmp_path):
+    words = ["--data.dataset", "full", "--data.root", tmp_path / "nothing"]
+    assert "train-images-idx3-ubyte is missing" in refused("pretrain", *SMALL, *run_dir, *words)
+
+
+@pytest.mark.slow
+def test_damaged_data_is_refused(refused, run_dir, monkeypatch):
+    monkeypatch.setitem(EmbeddedMNIST.sha256, "train-labels-idx1-ubyte", "0" * 64)
+    assert "train-labels-idx1-ubyte.gz is damaged" in refused("pretrain", *SMALL, *run_dir)
+
+
+@pytest.mark.slow
+def test_a_run_without_a_checkpoint_is_refused(refused, run_dir, tmp_path):
+    save_settings(Settings(run_dir=str(tmp_path), accelerator="cpu", network="classifier"), tmp_path)
+    for command in ("finetune", "evaluate", "predict"):
+        where = [] if command != "finetune" else run_dir
+        assert "holds no finished checkpoint" in refused(command, "--from", tmp_path, *where)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_other_sizes_is_refused(refused, run_dir, pretrained):
+    words = ["--from", pretrained.folder, *SMALL, *run_dir, "--model.hidden_size", "32"]
+    answer = refused("finetune", *words)
+    assert "does not fit this network" in answer
+    assert "trunk.stem.down.weight is (16, 32), not (32, 32)" in answer
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_another_network_is_refused(refused, run_dir, pretrained, finetuned):
+    answer = refused("evaluate", "--from", finetuned.folder, "--network", "autoencoder")
+    assert "image_decoder.rows.weight is missing" in answer
+    assert "trunk" not in answer
+    answer = refused("predict", "--from", pretrained.folder)
+    assert "classifies nothing" in answer
+
+
+@pytest.mark.slow
+def test_a_head_that_the_network_does_not_have_is_refused(refused, run_dir, pretrained):
+    answer = refused("finetune", "--from", pretrained.folder, *SMALL, *run_dir, "--new_heads", "[clasifier]")
+    assert "--new_heads clasifier: the network has no such part; its parts are classifier, trunk." in answer
+
+
+def test_settings_and_command_line_have_the_same_names():
+    assert {field.name for field in dataclasses.fields(Settings)} == set(dataclasses.asdict(PRETRAIN))

@@ -1,0 +1,146 @@
+"""The house: which room may import which, how large a room may be, and which rooms know the data by name."""
+
+import ast
+import graphlib
+from pathlib import Path
+
+import pytest
+
+import {{cookiecutter.__package_name}}
+
+HOUSE = Path({{cookiecutter.__package_name}}.__file__).parent
+FILES = {path.relative_to(HOUSE).with_suffix("").as_posix().replace("/", "."): path for path in HOUSE.rglob("*.py")}
+
+# Which rooms a room may import from, when it is imported itself. Data flows down this table; nothing points back up.
+MAY_IMPORT = {
+    # the floor: standard library only, but for the YAML of the settings
+    "errors": set(),
+    "files": set(),
+    "names": set(),
+    "data.item": {"errors"},
+    "settings": {"data.item", "errors", "files", "names"},
+    # from the files to the batches
+    "data.dataset": {"data.item"},
+    "data.resampling": {"data.item"},
+    "data.datamodule": {"data.dataset", "data.item", "data.resampling"},
+    # from the batches to the losses
+    "model": {"data.item"},
+    "losses": {"data.item", "names"},
+    "config": {"errors", "losses", "model"},
+    "module": {"config", "data.item", "losses", "names"},
+    # the cellar
+    "runtime.noise": set(),
+    "runtime.placeholders": set(),
+    "runtime.cpu": set(),
+    "runtime.fused_adam": set(),
+    "runtime.writer": set(),
+    "runtime.backend": {"errors", "runtime.cpu", "runtime.fused_adam", "runtime.writer"},
+    "runtime.checkpoint": {"errors"},
+    "runtime.strategy": {"names"},
+    # the only assembler
+    "logs": {"names", "settings"},
+    "training": {
+        "config",
+        "data.datamodule",
+        "errors",
+        "files",
+        "logs",
+        "module",
+        "names",
+        "runtime.backend",
+        "runtime.checkpoint",
+        "runtime.strategy",
+        "settings",
+    },
+    # what reads a finished run
+    "report_figures": {"names"},
+    "report_html": {"report_figures"},
+    "report": {"errors", "names", "report_figures", "report_html"},
+    # the front door
+    "doctor": {"errors"},
+    "cli": {"errors", "runtime.noise", "settings"},
+    # packages
+    "__init__": {"runtime.placeholders"},
+    "__main__": {"cli"},
+    "data.__init__": set(),
+    "runtime.__init__": set(),
+}
+
+# What a function imports when it is called.
+MAY_IMPORT_LATER = {"cli": {"doctor", "report", "training"}}
+
+# What you replace by your own, and what puts it together, may say MNIST; every other room would be the wrong place.
+KNOW_THE_DATA = {
+    "data.dataset",
+    "data.resampling",
+    "data.datamodule",
+    "data.item",
+    "model",
+    "losses",
+    "config",
+    "module",
+    "training",
+    "settings",
+}
+
+
+def tree(room):
+    return ast.parse(FILES[room].read_text(encoding="utf-8"))
+
+
+def imports_of(room):
+    """Return (what the room imports of ours at once, what its functions import later); types only do not count."""
+    now, later = set(), set()
+
+    def visit(node, found):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
+                continue
+            if isinstance(child, ast.Import | ast.ImportFrom):
+                found |= ours(child, room)
+            visit(child, later if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) else found)
+
+    visit(tree(room), now)
+    return now, later
+
+
+def ours(statement, room):
+    """Return the rooms that an import statement of a room reaches."""
+    if isinstance(statement, ast.Import):
+        found = {alias.name for alias in statement.names if alias.name.split(".")[0] == HOUSE.name}
+        assert not found, f"{room} imports {found}: imports of ours are relative"
+        return set()
+    assert statement.level or (statement.module or "").split(".")[0] != HOUSE.name, f"{room}: imports are relative"
+    if not statement.level:
+        return set()
+    above = room.split(".")[: -statement.level]
+    base = [*above, *(statement.module.split(".") if statement.module else [])]
+    reached = {".".join([*base, alias.name]) for alias in statement.names}
+    return {name if name in FILES else ".".join(base) for name in reached}
+
+
+def test_every_room_is_in_the_table():
+    assert set(MAY_IMPORT) == set(FILES)
+
+
+@pytest.mark.parametrize("room", FILES)
+def test_a_room_imports_only_what_the_table_allows(room):
+    now, later = imports_of(room)
+    assert now <= MAY_IMPORT[room]
+    assert later - now <= MAY_IMPORT_LATER.get(room, set())
+
+
+def test_the_table_has_no_circle():
+    assert set(graphlib.TopologicalSorter(MAY_IMPORT).static_order()) == set(FILES)
+
+
+@pytest.mark.parametrize("room", FILES)
+def test_a_room_is_small(room):
+    assert len(FILES[room].read_text(encoding="utf-8").splitlines()) <= 300
+    for node in ast.walk(tree(room)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno - node.lineno < 50, f"{node.name} in {room} is longer than 50 lines"
+
+
+def test_only_these_rooms_know_the_data_by_name():
+    assert {room for room, path in FILES.items() if "mnist" in path.read_text(encoding="utf-8").lower()} == KNOW_THE_DATA
