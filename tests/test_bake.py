@@ -21,6 +21,8 @@ ALWAYS = """
 Makefile
 README.md
 pyproject.toml
+configs/full-finetune.yaml
+configs/full-pretrain.yaml
 requirements.lock
 src/<package>/__init__.py
 src/<package>/__main__.py
@@ -59,8 +61,20 @@ src/<package>/runtime/strategy.py
 src/<package>/runtime/writer.py
 src/<package>/settings.py
 src/<package>/training.py
+tests/conftest.py
+tests/test_cli.py
+tests/test_config.py
 tests/test_data.py
+tests/test_layouts.py
+tests/test_losses.py
+tests/test_model.py
+tests/test_readme.py
 tests/test_report.py
+tests/test_rooms.py
+tests/test_runtime.py
+tests/test_runtime_canaries.py
+tests/test_settings.py
+tests/test_training.py
 """
 WITH_CI = ".github/workflows/ci.yml"
 WITH_LICENSE = "LICENSE"

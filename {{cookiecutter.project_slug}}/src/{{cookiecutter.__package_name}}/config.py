@@ -143,11 +143,16 @@ def load_start_weights(stage: Stage, checkpoint: Path, new_heads: tuple[str, ...
     ]
     if problems:
         raise StartWeightsError(
-            f"{checkpoint} does not fit this network ({'; '.join(problems)}). Use the model sizes of that run, "
+            f"{checkpoint} does not fit this network ({_shortened(problems)}). Use the model sizes of that run, "
             f"or name the parts that may start anew with --new_heads (now: {', '.join(new_heads) or 'none'})."
         )
     weights = dist_checkpointing.load(old, str(checkpoint))
     stage.load_state_dict({name.removeprefix(prefix): weight for name, weight in weights.items()}, strict=False)
+
+
+def _shortened(problems: list[str], most: int = 5) -> str:
+    more = f"; and {len(problems) - most} more" if len(problems) > most else ""
+    return "; ".join(problems[:most]) + more
 
 
 def _is_new(name: str, new_heads: tuple[str, ...]) -> bool:

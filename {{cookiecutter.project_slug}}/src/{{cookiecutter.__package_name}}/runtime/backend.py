@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from nemo.lightning.callback_group import CallbackGroup
 
 from ..errors import UserError
 from . import cpu, fused_adam, writer
@@ -35,6 +36,7 @@ def prepared(accelerator: str, devices: int) -> Iterator[str]:
     _die_with_the_parent()
     if chosen == "cpu":
         cpu.use_cpu()
+    CallbackGroup.get_instance().callbacks.clear()  # NeMo's telemetry, which fails under torchrun and Slurm
     fused_adam.use_fused_adam()
     writer.write_in_this_process()
     try:

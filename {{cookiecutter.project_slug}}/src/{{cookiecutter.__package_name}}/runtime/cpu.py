@@ -21,12 +21,10 @@ import torch
 # Every module that names "cuda" on the way of training, validation, prediction, saving or loading.
 MODULES = (
     "megatron.core.dist_checkpointing.exchange_utils",
-    "megatron.core.dist_checkpointing.mapping",
     "megatron.core.dist_checkpointing.strategies.filesystem_async",
     "megatron.core.dist_checkpointing.strategies.fully_parallel",
     "megatron.core.dist_checkpointing.strategies.state_dict_saver",
     "megatron.core.dist_checkpointing.strategies.torch",
-    "megatron.core.dist_checkpointing.utils",
     "megatron.core.distributed.distributed_data_parallel",
     "megatron.core.distributed.param_and_grad_buffer",
     "megatron.core.optimizer.clip_grads",
@@ -77,6 +75,8 @@ def _retarget(code: CodeType) -> CodeType:
 def _constant(value: Any) -> Any:
     if isinstance(value, CodeType):
         return _retarget(value)
+    if isinstance(value, tuple):  # as in `type in ["torch.cuda.HalfTensor", "torch.cuda.BFloat16Tensor"]`
+        return tuple(_constant(member) for member in value)
     return _CONSTANTS.get(value, value) if isinstance(value, str) else value
 
 

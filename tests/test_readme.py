@@ -1,0 +1,40 @@
+"""What the template's README says about questions, commands and files is so."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from conftest import TEMPLATE, BakedProject
+
+README = (TEMPLATE / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_table_of_questions_is_that_of_cookiecutter_json():
+    answers = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
+    asked = [name for name in answers if not name.startswith("_")]
+    assert re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE) == asked
+    assert len(asked) <= 8
+
+
+def test_the_make_targets_exist():
+    makefile = (TEMPLATE / "Makefile").read_text(encoding="utf-8")
+    for target in set(re.findall(r"\bmake ([a-z]+)\b", README)) - {"it"}:
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+def test_continuous_integration_calls_the_readmes_test_command():
+    assert "make test " in README
+    assert "make test" in (TEMPLATE / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_the_files_of_the_overview_are_in_the_project(default_project: BakedProject):
+    overview = README.split("```\nmy-model/")[1].split("```")[0]
+    names = [line.split()[0].rstrip("/") for line in overview.strip().splitlines() if line.split()[0] != "src/my_model/"]
+    files = default_project.files()
+    for name in names:
+        assert any(part == name for path in files for part in path.split("/")), name
+
+
+def test_the_slug_decides_the_command_in_the_projects_readme(default_project: BakedProject):
+    assert f"\n{default_project.slug} pretrain\n" in (default_project.path / "README.md").read_text(encoding="utf-8")

@@ -1,0 +1,68 @@
+"""What the README and the heads of the configs promise exists: commands, settings, files, make targets."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from {{ cookiecutter.__package_name }} import cli
+
+PROJECT = Path(__file__).resolve().parents[1]
+PACKAGE = Path(cli.__file__).parent
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
+CONFIGS = sorted((PROJECT / "configs").glob("*.yaml"))
+DEFAULTS = {"pretrain": cli.PRETRAIN, "finetune": cli.FINETUNE}
+
+
+def commands(text: str) -> list[str]:
+    """Return the lines that call the project's command, without prompt and comment."""
+    return [line.split("  #")[0].strip() for line in re.findall(rf"(?:^|: ){cli.PROG} .*", text, flags=re.MULTILINE)]
+
+
+def parse(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parse a command line as the command would, from the project's folder; nothing is run."""
+    monkeypatch.chdir(PROJECT)
+    command, *arguments = shlex.split(line.removeprefix(": "))[1:]
+    assert command in cli.COMMANDS
+    if command in DEFAULTS:
+        settings = cli._parse(command, cli._rename(arguments, "--from", "--from_run"), DEFAULTS[command])
+        assert settings.problems() == []
+
+
+@pytest.mark.parametrize("line", sorted(set(commands(README))))
+def test_a_command_of_the_readme_parses(line: str, monkeypatch):
+    parse(line, monkeypatch)
+
+
+def test_the_readme_shows_every_command():
+    shown = {line.split()[1] for line in commands(README)}
+    assert shown == set(cli.COMMANDS)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)
+def test_the_command_in_the_head_of_a_config_parses(config: Path, monkeypatch):
+    lines = commands(config.read_text(encoding="utf-8"))
+    assert len(lines) == 1
+    assert f"configs/{config.name}" in lines[0]
+    parse(lines[0], monkeypatch)
+
+
+def test_a_setting_that_does_not_exist_would_be_found(monkeypatch):
+    with pytest.raises(cli.UserError, match="there is no setting"):
+        parse(f"{cli.PROG} pretrain --parallel.tensors 2", monkeypatch)
+
+
+def test_the_files_that_the_readme_names_exist():
+    for name in set(re.findall(r"`((?:[\w.]+/)*\w+\.(?:py|yaml|lock))`", README)):
+        assert any((folder / name).exists() for folder in (PROJECT, PACKAGE)), name
+
+
+def test_the_make_targets_that_the_readme_names_exist():
+    makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"\bmake ([a-z]+)\b", README))
+    assert targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
