@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,9 @@ def _plain_network(weights: dict[str, Any]) -> Any:
     def mlp(name: str) -> ModuleDict:
         return ModuleDict({"up": linear(f"{name}.up"), "down": linear(f"{name}.down")})
 
+    def block(number: int) -> ModuleDict:
+        return ModuleDict({"norm": LayerNorm(hidden), "mlp": mlp(f"trunk.blocks.{number}.mlp")})
+
     hidden = len(weights["trunk.norm.weight"])
     numbers = sorted({int(name.split(".")[2]) for name in weights if name.startswith("trunk.blocks.")})
     gelu = GELU()
@@ -158,9 +162,8 @@ def _plain_network(weights: dict[str, Any]) -> Any:
     class PlainNetwork(Module):
         def __init__(self) -> None:
             super().__init__()
-            blocks = {f"{n}": ModuleDict({"norm": LayerNorm(hidden), "mlp": mlp(f"trunk.blocks.{n}.mlp")}) for n in numbers}
             trunk = {"stem": mlp("trunk.stem"), "norm": LayerNorm(hidden), "latent": linear("trunk.latent")}
-            self.trunk = ModuleDict({**trunk, "blocks": ModuleDict(blocks)})
+            self.trunk = ModuleDict({**trunk, "blocks": ModuleDict({f"{number}": block(number) for number in numbers})})
             if "image_decoder.rows.weight" in weights:
                 parts = {"rows": linear("image_decoder.rows"), "norm": LayerNorm(hidden)}
                 self.image_decoder = ModuleDict({**parts, "pixels": mlp("image_decoder.pixels")})
@@ -190,25 +193,18 @@ def _plain_network(weights: dict[str, Any]) -> Any:
 
 @pytest.fixture(scope="session")
 def command() -> Callable[..., subprocess.CompletedProcess]:
-    """Run `python -m <this package> ...`; all processes that it starts are gone afterwards."""
+    """Run `python -m <this package> ...`, or a script; all processes that it starts are gone afterwards."""
     return _command
 
 
-def _command(*arguments: str, limit: float = 120) -> subprocess.CompletedProcess:
-    words = [sys.executable, "-m", PACKAGE, *arguments]
+def _command(*arguments: str, script: Path | None = None, limit: float = 120) -> subprocess.CompletedProcess:
+    words = [sys.executable, *(["-m", PACKAGE] if script is None else [str(script)]), *arguments]
     with subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, start_new_session=True
     ) as process:
         try:
             out, err = process.communicate(timeout=limit)
         finally:
-            _kill_group(process.pid)
+            with suppress(ProcessLookupError):  # it has ended, and so have its ranks
+                os.killpg(process.pid, signal.SIGKILL)
     return subprocess.CompletedProcess(words, process.returncode, out, err)
-
-
-def _kill_group(pid: int) -> None:
-    """Kill a process group, if any of it is left."""
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass

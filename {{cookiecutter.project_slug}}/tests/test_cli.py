@@ -87,8 +87,9 @@ def test_no_command_shows_the_help_and_fails(capsys):
     ids=" ".join,
 )
 def test_help_and_wrong_settings_are_answered_without_torch(argv):
+    heavy = {"torch", "numpy", "nemo", "matplotlib"}
     code = f"import sys; sys.argv[1:] = {argv}\nfrom {PACKAGE}.cli import main\n"
-    code += "try: main()\nexcept SystemExit: pass\nprint(sorted({'torch', 'numpy', 'nemo', 'matplotlib'} & {*sys.modules}))"
+    code += f"try: main()\nexcept SystemExit: pass\nprint(sorted({heavy} & set(sys.modules)))"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, timeout=60)
     assert answer.stdout.splitlines()[-1] == "[]", answer.stderr
 
@@ -101,7 +102,7 @@ def test_an_unknown_command_is_answered_with_the_nearest(refused):
 @pytest.mark.parametrize(
     ("words", "answer"),
     [
-        (["--training.max_stesp", "3"], "there is no setting --training.max_stesp (did you mean --training.max_steps?)"),
+        (["--training.max_stesp", "3"], "no setting --training.max_stesp (did you mean --training.max_steps?)"),
         (["--max_step=3"], "there is no setting --max_step"),
         (["--trainig.lr", "1"], "there is no setting --trainig.lr (did you mean --training.lr?)"),
         (["--training.max_steps", "many"], "--training.max_steps: "),
@@ -192,7 +193,8 @@ def test_finetuning_takes_sizes_data_and_seed_from_the_run_it_starts_from(asked,
 
 
 def test_prediction_takes_everything_but_the_layout_from_its_run(asked, tmp_path):
-    saved = change(FINETUNE, run_dir="moved since", parallel={"devices": 2, "tensor": 2}, training={"micro_batch_size": 64})
+    trained = {"parallel": {"devices": 2, "tensor": 2}, "training": {"micro_batch_size": 64}}
+    saved = change(FINETUNE, run_dir="moved since", **trained)
     save_settings(saved, tmp_path)
     assert run("predict", "--from", tmp_path, "--training.global_batch_size", 100) == 0
     layout = {"parallel": ParallelSettings(), "training": {"micro_batch_size": None, "global_batch_size": 100}}

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 
 import pytest
 from conftest import TINY, change, read_rows
@@ -9,7 +10,7 @@ from conftest import TINY, change, read_rows
 from {{cookiecutter.__package_name}} import names, training
 from {{cookiecutter.__package_name}}.settings import save_settings
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 # All heads at once, and two micro batches in a step, so that pipeline stages have something to pass on.
 SHORT = change(
@@ -18,54 +19,96 @@ SHORT = change(
     training={"max_steps": 8, "val_check_interval": 4, "micro_batch_size": 16},
 )
 LAYOUTS = {
-    "tensor parallel": {"devices": 2, "tensor": 2},
-    "tensor and sequence parallel": {"devices": 2, "tensor": 2, "sequence": True},
-    "pipeline parallel": {"devices": 2, "pipeline": 2},
-    "data parallel": {"devices": 2},
+    "tensor": {"devices": 2, "tensor": 2},
+    "sequence": {"devices": 2, "tensor": 2, "sequence": True},
+    "pipeline": {"devices": 2, "pipeline": 2},
+    "data": {"devices": 2},
 }
+BATCH = {"global_batch_size": 256}  # of evaluation and prediction: 10,000 items leave a tail of 16
 
 
 @pytest.fixture(scope="module")
-def alone(train, tmp_path_factory):
-    """The run of one process that the others are compared to."""
-    return train(change(SHORT, run_dir=str(tmp_path_factory.mktemp("alone") / "run")))
+def alone(train, finetuned, tmp_path_factory):
+    """What one process trains, scores and predicts; the others are compared to it."""
+    folder = tmp_path_factory.mktemp("alone")
+    trained = train(change(SHORT, run_dir=str(folder / "run")))
+    shutil.copytree(finetuned.folder, folder / "finetuned")
+    settings = change(finetuned.settings, run_dir=str(folder / "finetuned"), training=BATCH)
+    return {
+        "run": trained.settings,
+        "rows": trained.rows,
+        "scores": training.evaluate(settings),
+        "predictions": training.predict(settings),
+    }
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def pretrain_words(folder, layout):
+    save_settings(change(SHORT, run_dir=str(folder / "run"), parallel=LAYOUTS[layout]), folder)
+    return ["pretrain", "--config", str(folder / names.SETTINGS_FILE)]
+
+
+@pytest.fixture(scope="module")
+def together(command, finetuned, tmp_path_factory):
+    """What two processes train in every layout, score and predict: all commands in one start, which is the longest."""
+    folder = tmp_path_factory.mktemp("together")
+    shutil.copytree(finetuned.folder, folder / "finetuned")
+    words = ["--from", str(folder / "finetuned"), "--parallel.devices", "2", "--training.global_batch_size", "256"]
+    commands = [["evaluate", *words], ["predict", *words]]
+    for layout in LAYOUTS:
+        (folder / layout).mkdir()
+        commands.append(pretrain_words(folder / layout, layout))
+    script = folder / "commands.py"
+    lines = ["import os", "from {{cookiecutter.__package_name}}.cli import main"]
+    for words in commands:
+        # every rank runs this script; with a port for each command, none waits at that of the command before
+        lines += [f"os.environ['MASTER_PORT'] = '{free_port()}'", f"assert main({words}) == 0"]
+    script.write_text("\n".join(lines) + "\n")
+    answer = command(script=script, limit=250)
+    assert answer.returncode == 0, answer.stderr
+    return folder
+
+
+def check_rows(rows, expected_rows):
+    assert [list(row) for row in rows] == [list(row) for row in expected_rows]
+    for row, expected in zip(rows, expected_rows, strict=True):
+        for name, value in expected.items():
+            assert (row[name] and float(row[name])) == (value and pytest.approx(float(value), rel=1e-5, abs=1e-5)), name
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_two_processes_train_to_the_figures_of_one(layout, alone, command, tmp_path):
-    settings = change(SHORT, run_dir=str(tmp_path / "run"), parallel=LAYOUTS[layout])
-    save_settings(settings, tmp_path)
-    answer = command("pretrain", "--config", str(tmp_path / names.SETTINGS_FILE))
-    assert answer.returncode == 0, answer.stderr
-    rows = read_rows(tmp_path / "run")
-    assert [list(row) for row in rows] == [list(row) for row in alone.rows]
-    for row, expected in zip(rows, alone.rows, strict=True):
-        assert {name: value and float(value) for name, value in row.items()} == {
-            name: value and pytest.approx(float(value), rel=1e-5, abs=1e-5) for name, value in expected.items()
-        }
-    assert [line.split()[1] for line in answer.stderr.splitlines()] == ["4/8", "8/8"], "lines of the first rank only"
-    assert len(answer.stdout.splitlines()) == 2
-    if layout != "data parallel":  # what two processes saved in pieces, one process evaluates
-        result = training.evaluate(change(settings, parallel={"devices": 1, "tensor": 1, "pipeline": 1, "sequence": False}))
-        expected = training.evaluate(alone.settings)
-        assert result == pytest.approx(expected, abs=1e-4)
+def test_two_processes_train_to_the_figures_of_one(layout, alone, together):
+    check_rows(read_rows(together / layout / "run"), alone["rows"])
 
 
-def test_two_processes_score_and_predict_what_one_does(finetuned, command, tmp_path):
-    alone, together = tmp_path / "alone", tmp_path / "together"
-    for folder in (alone, together):
-        shutil.copytree(finetuned.folder, folder)
-    batches = {"global_batch_size": 256}
-    settings = change(finetuned.settings, run_dir=str(alone), training=batches)
-    expected = training.evaluate(settings)
-    training.predict(settings)
-    words = ["--from", str(together), "--parallel.devices", "2", "--training.global_batch_size", "256"]
-    for name in ("evaluate", "predict"):
-        answer = command(name, *words)
-        assert answer.returncode == 0, answer.stderr
-        assert answer.stderr == ""
-    predictions = (together / names.PREDICTIONS_FILE).read_text()
-    assert predictions == (alone / names.PREDICTIONS_FILE).read_text()
+def test_what_two_processes_saved_in_pieces_one_process_continues(alone, together, train, tmp_path):
+    shutil.copytree(together / "sequence" / "run", tmp_path / "together")
+    shutil.copytree(alone["run"].run_dir, tmp_path / "alone")
+    longer = {"resume": True, "training": {"max_steps": 10}}
+    [one, two] = [train(change(SHORT, run_dir=str(tmp_path / name), **longer)) for name in ("alone", "together")]
+    assert [row["step"] for row in one.rows[-2:]] == ["9", "10"]
+    check_rows(two.rows, one.rows)
+
+
+def test_two_processes_score_as_one(alone, together):
+    scores = json.loads((together / "finetuned" / names.EVALUATION_FILE).read_text())
+    assert scores == pytest.approx(alone["scores"], abs=1e-6)
+
+
+def test_two_processes_predict_the_same_file_as_one(alone, together):
+    predictions = (together / "finetuned" / names.PREDICTIONS_FILE).read_text()
+    assert predictions == alone["predictions"].read_text()
     assert len(predictions.splitlines()) == 10_001
-    scores = json.loads((together / names.EVALUATION_FILE).read_text())
-    assert scores == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_command_starts_its_processes_itself_and_only_the_first_one_speaks(alone, command, tmp_path):
+    answer = command(*pretrain_words(tmp_path, "tensor"))
+    assert answer.returncode == 0, answer.stderr
+    assert [line.split()[1] for line in answer.stderr.splitlines()] == ["4/8", "8/8"]
+    assert len(answer.stdout.splitlines()) == 2
+    check_rows(read_rows(tmp_path / "run"), alone["rows"])

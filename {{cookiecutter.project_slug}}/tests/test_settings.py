@@ -133,7 +133,8 @@ def test_a_right_value_is_no_problem(name):
 
 def test_all_wrong_numbers_are_told_at_once():
     wrong = Settings(seed=0, model=ModelSettings(num_layers=0), training=TrainingSettings(clip_grad=-1))
-    assert [problem.split()[0] for problem in wrong.problems()] == ["--model.num_layers", "--seed", "--training.clip_grad"]
+    named = [problem.split()[0] for problem in wrong.problems()]
+    assert named == ["--model.num_layers", "--seed", "--training.clip_grad"]
 
 
 def test_all_wrong_layouts_are_told_at_once():
@@ -196,9 +197,9 @@ def test_settings_that_cannot_be_read_are_one_line_with_file_and_reason(tmp_path
 def test_only_another_network_cannot_be_resumed():
     saved = Settings()
     check_same_network(dataclasses.replace(saved, training=TrainingSettings(max_steps=2_000), seed=3), saved)
-    with pytest.raises(UserError, match="--model.hidden_size 32: .* has 64"):
+    with pytest.raises(UserError, match=r"--model.hidden_size 32: .* has 64"):
         check_same_network(dataclasses.replace(saved, model=ModelSettings(hidden_size=32)), saved)
-    with pytest.raises(UserError, match="--network classifier: .* has autoencoder"):
+    with pytest.raises(UserError, match=r"--network classifier: .* has autoencoder"):
         check_same_network(dataclasses.replace(saved, network="classifier"), saved)
 
 

@@ -127,7 +127,7 @@ def test_validation_is_the_plain_mean_over_all_items(pretrained, finetuned, digi
 
 @pytest.fixture(scope="module")
 def scored(finetuned, tmp_path_factory):
-    """A copy of the finetuned run after `evaluate` and `predict`, four micro batches at once and with an uneven tail."""
+    """A copy of the finetuned run after `evaluate` and `predict`, with four micro batches a step and an uneven tail."""
     folder = tmp_path_factory.mktemp("scored") / "run"
     shutil.copytree(finetuned.folder, folder)
     assert step_of(best_checkpoint(folder / names.CHECKPOINTS_FOLDER)) == 20

@@ -235,7 +235,8 @@ def _output_pictures(out: dict[str, Array]) -> Pictures:
     label, image = out.get(names.LABEL), out.get(names.IMAGE)
     if image is not None and (after := out.get(names.RECONSTRUCTION)) is not None:
         error = figures.item_errors(image, after).mean()
-        caption = "Two test items of each class, and below each its mean squared error (pixels from 0 to 1). "
+        caption = "Two test items of each class, and below each its mean squared error, of pixels "
+        caption += "clipped to 0 and 1 (the loss is of unclipped ones, and a little larger). "
         caption += f"The mean over all {len(image):,} test items is {error:.4f}."
         yield "reconstructions", (figures.render(figures.reconstructions, image, after, label), caption)
     if (latent := out.get(names.LATENT)) is not None and np.isfinite(latent).all():

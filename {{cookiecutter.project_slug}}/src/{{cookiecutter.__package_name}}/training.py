@@ -92,9 +92,9 @@ def evaluate(settings: Settings) -> dict[str, Any]:
         result[names.NUM_ITEMS] = len(data.test)
         outputs = gather_outputs(trainer, module, data)
         if trainer.is_global_zero:
-            images = data.test.data.numpy()
+            outputs[names.IMAGE] = data.test_images(outputs[names.IDX])
             with write_whole(run / names.OUTPUTS_FILE, "wb") as file:
-                np.savez_compressed(file, **outputs, **{names.IMAGE: images[outputs[names.IDX]]})
+                np.savez_compressed(file, **outputs)
             with write_whole(run / names.EVALUATION_FILE) as file:
                 json.dump(result, file, indent=2)
         return result

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 from megatron.core.num_microbatches_calculator import update_num_microbatches
 from nemo.lightning.data import WrappedDataLoader
 from nemo.lightning.pytorch.plugins import MegatronDataSampler
@@ -102,6 +103,10 @@ class MNISTDataModule(pl.LightningDataModule):
     def predict_dataloader(self) -> WrappedDataLoader:
         """Return the loader of all test items, in order."""
         return self._evaluation_loader("predict", self.test)
+
+    def test_images(self, idx: np.ndarray) -> np.ndarray:
+        """Return test items as the report shows them: grey, uint8 [N, 28, 28]."""
+        return self.test.data.numpy()[idx]
 
     def _evaluation_loader(self, mode: str, dataset: Indexed) -> WrappedDataLoader:
         return self._loader(mode, PaddedToMultiple(dataset, self.global_batch_size))
