@@ -56,6 +56,7 @@ src/<package>/runtime/checkpoint.py
 src/<package>/runtime/cpu.py
 src/<package>/runtime/fused_adam.py
 src/<package>/runtime/noise.py
+src/<package>/runtime/orphans.py
 src/<package>/runtime/placeholders.py
 src/<package>/runtime/strategy.py
 src/<package>/runtime/writer.py

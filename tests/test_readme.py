@@ -30,7 +30,7 @@ def test_continuous_integration_calls_the_readmes_test_command():
 
 def test_the_files_of_the_overview_are_in_the_project(default_project: BakedProject):
     overview = README.split("```\nmy-model/")[1].split("```")[0]
-    names = [line.split()[0].rstrip("/") for line in overview.strip().splitlines() if line.split()[0] != "src/my_model/"]
+    names = {line.split()[0].rstrip("/") for line in overview.strip().splitlines()} - {"src/my_model"}
     files = default_project.files()
     for name in names:
         assert any(part == name for path in files for part in path.split("/")), name

@@ -1,8 +1,10 @@
 """Layouts: two processes train, validate and predict what one process does, however the work is spread over them."""
 
 import json
+import random
 import shutil
 import socket
+from contextlib import suppress
 
 import pytest
 from conftest import TINY, change, read_rows
@@ -26,6 +28,21 @@ LAYOUTS = {
 }
 BATCH = {"global_batch_size": 256}  # of evaluation and prediction: 10,000 items leave a tail of 16
 
+# Both ranks run this, rank 0 starts rank 1. A port for each command: none meets the other rank at the last command's.
+RANKS = """
+import json, os, subprocess, sys
+from pathlib import Path
+from {{cookiecutter.__package_name}}.cli import main
+
+rank = sys.argv[1]
+other = subprocess.Popen([sys.executable, __file__, "1"]) if rank == "0" else None
+os.environ |= {"LOCAL_RANK": rank, "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+for port, words in json.loads(Path(__file__).with_suffix(".json").read_text()):
+    os.environ["MASTER_PORT"] = port
+    assert main(words) == 0
+assert other is None or other.wait() == 0
+"""
+
 
 @pytest.fixture(scope="module")
 def alone(train, finetuned, tmp_path_factory):
@@ -43,9 +60,12 @@ def alone(train, finetuned, tmp_path_factory):
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Return a port below those that the system gives to connections of its own choice: it stays free for a while."""
+    for port in random.SystemRandom().sample(range(20_000, 30_000), 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no free port among a hundred")
 
 
 def pretrain_words(folder, layout):
@@ -63,13 +83,9 @@ def together(command, finetuned, tmp_path_factory):
     for layout in LAYOUTS:
         (folder / layout).mkdir()
         commands.append(pretrain_words(folder / layout, layout))
-    script = folder / "commands.py"
-    lines = ["import os", "from {{cookiecutter.__package_name}}.cli import main"]
-    for words in commands:
-        # every rank runs this script; with a port for each command, none waits at that of the command before
-        lines += [f"os.environ['MASTER_PORT'] = '{free_port()}'", f"assert main({words}) == 0"]
-    script.write_text("\n".join(lines) + "\n")
-    answer = command(script=script, limit=250)
+    (folder / "commands.json").write_text(json.dumps([[str(free_port()), words] for words in commands]))
+    (folder / "commands.py").write_text(RANKS)
+    answer = command("0", script=folder / "commands.py", limit=250)
     assert answer.returncode == 0, answer.stderr
     return folder
 

@@ -33,8 +33,9 @@ MAY_IMPORT = {
     "runtime.placeholders": set(),
     "runtime.cpu": set(),
     "runtime.fused_adam": set(),
+    "runtime.orphans": set(),
     "runtime.writer": set(),
-    "runtime.backend": {"errors", "runtime.cpu", "runtime.fused_adam", "runtime.writer"},
+    "runtime.backend": {"errors", "runtime.cpu", "runtime.fused_adam", "runtime.orphans", "runtime.writer"},
     "runtime.checkpoint": {"errors"},
     "runtime.strategy": {"names"},
     # the only assembler

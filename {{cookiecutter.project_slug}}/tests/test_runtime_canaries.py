@@ -17,8 +17,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-import warnings
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,7 +29,7 @@ from conftest import ENVIRONMENT
 
 import {{cookiecutter.__package_name}} as package
 from {{cookiecutter.__package_name}}.names import CHECKPOINTS_FOLDER, METRICS_FILE
-from {{cookiecutter.__package_name}}.runtime import backend, cpu, fused_adam, placeholders
+from {{cookiecutter.__package_name}}.runtime import backend, cpu, fused_adam, orphans, placeholders
 from {{cookiecutter.__package_name}}.settings import Settings, load_settings
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -144,7 +142,6 @@ HARMLESS = {
     "nemo.lightning.pytorch.plugins.data_sampler:on_megatron_step_end": "only with output_log",
     "nemo.utils.nvtx:nvtx_range_pop": "only while profiling",
     "nemo.utils.nvtx:nvtx_range_push": "only while profiling",
-    "megatron.core.rerun_state_machine:validate_result": "only in a rerun",
     "megatron.core.transformer.transformer_config:__post_init__": "a switch of torch.backends.cuda",
 }
 
@@ -251,8 +248,8 @@ def test_canary_cpu_needs_the_redirection(fresh_process: dict[str, Any]) -> None
 
 @slow
 def test_canary_torch_cpu_lacks_members(fresh_process: dict[str, Any]) -> None:
-    gone = {"empty_cache", "default_stream", "manual_seed", "get_rng_state"} - set(fresh_process["added"])
-    if gone:
+    ours = {"empty_cache", "default_stream", "manual_seed", "get_rng_state", "set_rng_state"}
+    if gone := ours - set(fresh_process["added"]):
         mended(f"{gone} in cpu._complete_torch_cpu")
 
 
@@ -542,26 +539,30 @@ def test_canary_run_is_remembered(runs: Runs, monkeypatch: pytest.MonkeyPatch) -
     assert not parallel_state.model_parallel_is_initialized() and not torch.distributed.is_initialized()
 
 
+# A process that starts another one, as Lightning starts a rank, and is then killed.
+PARENT = """
+import os, sys, time
+sys.path.insert(0, {folder!r})
+import orphans
+if os.fork() == 0:
+    orphans.die_with_the_parent()
+    print(os.getpid(), flush=True)
+time.sleep(60)
+"""
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
 @pytest.mark.parametrize("rank", ["1", "0"])
-def test_started_rank_dies_with_its_parent(rank: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOCAL_RANK", rank)  # rank 0 is the one that the user started: it stays
-    read, write = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of forking with threads, from Python 3.12 on
-        parent = os.fork()
-    if parent == 0:
-        if os.fork() == 0:
-            backend._die_with_the_parent()
-            os.write(write, f"{os.getpid()}\n".encode())
-        while True:
-            time.sleep(60)
-    os.close(write)
-    child = int(os.read(read, 100))
-    os.kill(parent, signal.SIGKILL)
-    os.waitpid(parent, 0)
-    is_gone, _, _ = select.select([read], [], [], 10 if rank == "1" else 0.5)  # readable at its end
+def test_started_rank_dies_with_its_parent(rank: str) -> None:
+    script = PARENT.format(folder=str(Path(orphans.__file__).parent))
+    environment = {**os.environ, "LOCAL_RANK": rank}  # rank 0 is the one that the user started: it stays
+    parent = subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    is_gone, _, _ = select.select([parent.stdout], [], [], 10 if rank == "1" else 0.5)  # readable at its end
     with contextlib.suppress(ProcessLookupError):
         os.kill(child, signal.SIGKILL)
-    os.close(read)
+    parent.stdout.close()
     assert bool(is_gone) == (rank == "1")

@@ -33,6 +33,7 @@ MODULES = (
     "megatron.core.parallel_state",
     "megatron.core.pipeline_parallel.p2p_communication",
     "megatron.core.pipeline_parallel.schedules",
+    "megatron.core.rerun_state_machine",
     "megatron.core.tensor_parallel.layers",
     "megatron.core.tensor_parallel.mappings",
     "megatron.core.tensor_parallel.random",
@@ -48,20 +49,18 @@ _CONSTANTS = {"cuda": "cpu", **{f"torch.cuda.{dtype}Tensor": f"torch.{dtype}Tens
 
 
 def use_cpu() -> None:
-    """Point Megatron and NeMo at the CPU, once in a process.
+    """Point Megatron and NeMo at the CPU, for the rest of this process.
 
     Also hides any GPU from CUDA, so that no library finds one half-way. Call it before the trainer is built.
     """
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if hasattr(torch.cpu, "_stands_in_for_cuda"):
         return
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
     _complete_torch_cpu()
     for name in MODULES:
         module = importlib.import_module(name)
         for function in _functions(module):
             function.__code__ = _retarget(function.__code__)
-            if function.__defaults__:
-                function.__defaults__ = tuple(_constant(value) for value in function.__defaults__)
     _replace_rng_access()
     _replace_device_fix()
 
@@ -105,6 +104,7 @@ def _complete_torch_cpu() -> None:
         "default_stream": torch.cpu.current_stream,
         "manual_seed": torch.manual_seed,
         "get_rng_state": torch.get_rng_state,
+        "set_rng_state": torch.set_rng_state,
     }
     for name, member in lacking.items():
         setattr(torch.cpu, name, member)

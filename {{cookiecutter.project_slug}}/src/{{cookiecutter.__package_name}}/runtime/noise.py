@@ -12,13 +12,11 @@ import warnings
 
 # Loggers that write to the screen during a normal run, each seen to do so.
 _LOGGERS = (
-    "lightning.fabric.utilities.rank_zero",
     "lightning.pytorch.accelerators.cuda",
     "lightning.pytorch.utilities.rank_zero",
     "megatron.core",
     "nemo_logger",
     "nv_one_logger",
-    "torch.distributed",
     "torch.utils.cpp_extension",
 )
 
