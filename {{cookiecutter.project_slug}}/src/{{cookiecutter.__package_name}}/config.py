@@ -32,7 +32,7 @@ class MnistConfig(TransformerConfig, io.IOMixin):
     """What the networks have in common; the subclasses name heads and loss.
 
     Fields of Megatron's `TransformerConfig` that are used: num_layers (blocks of the trunk), hidden_size,
-    ffn_hidden_size, hidden_dropout, layernorm_epsilon, init_method.
+    ffn_hidden_size, hidden_dropout, layernorm_epsilon, init_method, output_layer_init_method (of the blocks).
     """
 
     latent_size: int = 32
@@ -57,6 +57,9 @@ class MnistConfig(TransformerConfig, io.IOMixin):
     # Start weights are drawn on the CPU for whole layers, and so are the same for every tensor parallel size.
     use_cpu_initialization: bool = True
     init_method: Callable[[Tensor], Tensor] | None = torch.nn.init.xavier_uniform_
+    # Each residual block starts as the identity (Goyal et al., 2017). Else the first gradients grow with every block: a
+    # blank image row is all zeros, and a norm multiplies the gradient of zeros by 1 / sqrt(layernorm_epsilon).
+    output_layer_init_method: Callable[[Tensor], Tensor] | None = torch.nn.init.zeros_
 
     def configure_model(self, vp_stage: int | None = None) -> Stage:
         """Build this rank's stage of the network, with its start weights.

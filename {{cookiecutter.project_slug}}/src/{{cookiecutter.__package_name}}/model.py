@@ -17,7 +17,7 @@ activations of shape (S, B, H) between stages.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from typing import TYPE_CHECKING
@@ -60,7 +60,13 @@ class MLP(MegatronModule):
     Maps (S, B, input_size) to (S, B, output_size). With sequence parallel, S is this rank's part of the rows.
     """
 
-    def __init__(self, config: MnistConfig, input_size: int, output_size: int) -> None:
+    def __init__(
+        self,
+        config: MnistConfig,
+        input_size: int,
+        output_size: int,
+        output_init_method: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         """Build the pair; the inner size is the config's ffn_hidden_size."""
         super().__init__(config)
         inner = config.ffn_hidden_size
@@ -71,7 +77,7 @@ class MLP(MegatronModule):
             inner,
             output_size,
             config=config,
-            init_method=config.init_method,
+            init_method=output_init_method or config.init_method,
             bias=True,
             input_is_parallel=True,
             skip_bias_add=False,
@@ -91,7 +97,7 @@ class Block(MegatronModule):
         """Build norm and MLP."""
         super().__init__(config)
         self.norm = Norm(config)
-        self.mlp = MLP(config, config.hidden_size, config.hidden_size)
+        self.mlp = MLP(config, config.hidden_size, config.hidden_size, config.output_layer_init_method)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map (S, B, H) to (S, B, H)."""

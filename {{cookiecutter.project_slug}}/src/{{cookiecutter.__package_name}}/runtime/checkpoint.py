@@ -68,7 +68,7 @@ def best_checkpoint(folder: Path) -> Path:
     Raises:
         UserError: there is none.
     """
-    best = max((path for path in _whole(folder) if not path.name.endswith(_LAST)), key=step_of, default=None)
+    best = min((path for path in _whole(folder) if not path.name.endswith(_LAST)), key=_score, default=None)
     if best is None:
         raise UserError(f"{folder} holds no finished checkpoint: train the run first")
     return best
@@ -86,6 +86,12 @@ def _whole(folder: Path) -> list[Path]:
         for path in folder.glob("step=*")
         if (weights(path) / "metadata.json").is_file() and not Path(f"{path}{_UNFINISHED}").exists()
     ]
+
+
+def _score(path: Path) -> float:
+    """Return the monitored value in a name, `step=<n>-<monitor>=<value>`; a name without one is the worst."""
+    match = re.search(r"=(-?[\d.]+)$", path.name.partition("-")[2])
+    return float(match.group(1)) if match else float("inf")
 
 
 def step_of(path: Path) -> int:
