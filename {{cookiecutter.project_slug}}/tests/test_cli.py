@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from conftest import ENVIRONMENT, PACKAGE, change
 
@@ -219,7 +220,13 @@ def test_a_run_with_damaged_settings_is_refused(refused, tmp_path):
 
 def test_more_gpus_than_there_are_are_refused(refused, run_dir):
     words = ["--accelerator", "gpu", "--parallel.devices", "999", "--training.global_batch_size", "999"]
-    assert "--parallel.devices 999 needs 999 GPUs" in refused("pretrain", *run_dir, *words)
+    told = "--parallel.devices 999 needs 999 GPUs" if torch.cuda.device_count() else "PyTorch sees no GPU"
+    assert told in refused("pretrain", *run_dir, *words)
+
+
+@pytest.mark.parametrize("size", ["10000", "60000"])
+def test_more_validation_items_than_there_are_are_refused(size, refused, run_dir):
+    assert "must be from 1 to 9999" in refused("pretrain", *run_dir, "--data.validation_size", size)
 
 
 @pytest.mark.slow

@@ -145,4 +145,4 @@ def test_a_room_is_small(room):
 
 def test_only_these_rooms_know_the_data_by_name():
     texts = {room: path.read_text(encoding="utf-8").lower() for room, path in FILES.items()}
-    assert {room for room, text in texts.items() if "mnist" in text} == KNOW_THE_DATA
+    assert {room for room, text in texts.items() if "mnist" in text} <= KNOW_THE_DATA

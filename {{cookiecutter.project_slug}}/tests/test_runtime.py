@@ -341,7 +341,7 @@ def test_device_is_chosen(accelerator: str, gpus: int, chosen: str, monkeypatch:
 def test_missing_gpu_is_the_users_to_mend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with (
-        pytest.raises(UserError, match=r"--parallel\.devices 1 needs 1 GPUs, but this machine has 0"),
+        pytest.raises(UserError, match="--accelerator gpu: PyTorch sees no GPU on this machine"),
         backend.prepared("gpu", 1),
     ):
         pytest.fail("nothing may run")

@@ -104,7 +104,8 @@ def test_reported_figures_are_those_of_plain_torch(network, micro_batch_size, ti
         values = [row[name] for row in expected]
         assert column(trained.rows, name) == pytest.approx(values, rel=1e-5, abs=1e-5), name
     for name, weight in plain.named_parameters():
-        torch.testing.assert_close(trained.end[name], weight.detach(), rtol=0, atol=1e-5)
+        # wider than for the figures: of a gradient near zero, Adam makes a step of up to lr, and so of its rounding too
+        torch.testing.assert_close(trained.end[name], weight.detach(), rtol=0, atol=5e-5)
     loss, output, batch = plain_figures(plain_network(trained.end), digits["val"])
     assert column(trained.rows, names.VAL_LOSS) == pytest.approx([loss], abs=1e-6)
     if "logits" in output:

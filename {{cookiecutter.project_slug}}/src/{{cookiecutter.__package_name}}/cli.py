@@ -135,7 +135,8 @@ def _train(command: str, argv: list[str], defaults: Settings) -> int:
 
     result = train(settings)
     _say(f"{result.steps} steps in {result.seconds:.0f} s; the run is in {result.run_dir}")
-    _say(f"Next: {PROG} evaluate --from {result.run_dir}")
+    or_finetune = f", or {PROG} finetune --from {result.run_dir}" if command == "pretrain" else ""
+    _say(f"Next: {PROG} evaluate --from {result.run_dir}{or_finetune}")
     return 0
 
 

@@ -30,7 +30,7 @@ from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinea
 from megatron.core.transformer.module import MegatronModule
 from torch import Tensor, nn
 
-from .data.item import IMAGE_SIDE, NUM_CLASSES, MnistItem
+from .data.item import IMAGE_SIDE, NUM_CLASSES, SEQUENCE_LENGTH, MnistItem
 
 if TYPE_CHECKING:
     from .config import MnistConfig
@@ -147,7 +147,7 @@ class Trunk(MegatronModule):
         if post_process:
             self.norm = Norm(config)
             with start_weights(config, "latent"):
-                self.latent = _whole_image_linear(config, IMAGE_SIDE * config.hidden_size, config.latent_size)
+                self.latent = _whole_image_linear(config, SEQUENCE_LENGTH * config.hidden_size, config.latent_size)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (B, 1, S, P), or the previous stage's (S, B, H), to (S, B, H), on the last stage to (B, Z)."""
@@ -169,14 +169,14 @@ class Decoder(MegatronModule):
         """Build the layer that spreads the latent over the rows, and the MLP that draws each row."""
         super().__init__(config)
         with start_weights(config, "decoder"):
-            self.rows = _whole_image_linear(config, config.latent_size, IMAGE_SIDE * config.hidden_size)
+            self.rows = _whole_image_linear(config, config.latent_size, SEQUENCE_LENGTH * config.hidden_size)
             self.norm = Norm(config)
             self.pixels = MLP(config, config.hidden_size, IMAGE_SIDE)
 
     def forward(self, latent: Tensor) -> Tensor:
         """Map (B, Z) to images (B, 1, S, P)."""
         rows, _ = self.rows(F.gelu(latent))
-        hidden = rows.view(-1, IMAGE_SIDE, self.config.hidden_size).transpose(0, 1)  # S B H
+        hidden = rows.view(-1, SEQUENCE_LENGTH, self.config.hidden_size).transpose(0, 1)  # S B H
         if self.config.sequence_parallel:
             hidden = tensor_parallel.scatter_to_sequence_parallel_region(hidden)
         pixels = self.pixels(self.norm(hidden))

@@ -12,12 +12,10 @@ from typing import Any, Literal, get_type_hints
 
 import yaml
 
-from .data.item import IMAGE_SIDE
+from .data.item import SEQUENCE_LENGTH
 from .errors import UserError
 from .files import write_whole
 from .names import SETTINGS_FILE
-
-TRAIN_ITEMS = {"sample": 10_000, "full": 60_000}
 
 
 @dataclass(frozen=True)
@@ -182,25 +180,20 @@ class Settings:
                 "--parallel.sequence splits what tensor parallel ranks share: set --parallel.tensor above 1",
             ),
             (
-                layout.sequence and IMAGE_SIDE % layout.tensor != 0,
-                f"--parallel.sequence: --parallel.tensor {layout.tensor} does not divide the {IMAGE_SIDE} rows of an "
-                "image: use a divisor",
+                layout.sequence and SEQUENCE_LENGTH % layout.tensor != 0,
+                f"--parallel.sequence: --parallel.tensor {layout.tensor} does not divide the {SEQUENCE_LENGTH} rows of "
+                "an image: use a divisor",
             ),
         ]
 
     def _batch_checks(self) -> list[tuple[bool, str]]:
         training, copies = self.training, max(self.data_parallel_size, 1)
-        items, share = TRAIN_ITEMS[self.data.dataset], copies * max(self.micro_batch_size, 1)
+        share = copies * max(self.micro_batch_size, 1)
         return [
             (
                 training.global_batch_size % share != 0,
                 f"--training.global_batch_size {training.global_batch_size} is not a multiple of {share} (data "
                 f"parallel size {copies} x --training.micro_batch_size {self.micro_batch_size}): change one of them",
-            ),
-            (
-                not 0 < self.data.validation_size < items,
-                f"--data.validation_size {self.data.validation_size} must be from 1 to {items - 1}: the training file "
-                f"has {items} items",
             ),
         ]
 
@@ -211,6 +204,7 @@ class Settings:
             "--model.hidden_size": self.model.hidden_size,
             "--model.ffn_hidden_size": self.model.ffn_hidden_size,
             "--model.latent_size": self.model.latent_size,
+            "--data.validation_size": self.data.validation_size,
             "--parallel.devices": self.parallel.devices,
             "--parallel.num_nodes": self.parallel.num_nodes,
             "--parallel.tensor": self.parallel.tensor,
@@ -236,7 +230,7 @@ class Settings:
             (
                 not 0 <= training.warmup_steps < training.max_steps,
                 f"--training.warmup_steps {training.warmup_steps} must be below --training.max_steps "
-                f"{training.max_steps}",
+                f"{training.max_steps}: lower it",
             ),
             (not training.clip_grad >= 0, f"--training.clip_grad {training.clip_grad} must be at least 0"),
             (not training.weight_decay >= 0, f"--training.weight_decay {training.weight_decay} must be at least 0"),

@@ -237,8 +237,7 @@ def _as_arrays(outputs: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
     arrays = {key: outputs[key].numpy().astype(np.int64) for key in (names.IDX, names.LABEL)}
     arrays[names.LATENT] = outputs["latent"].numpy()
     if "reconstruction" in outputs:
-        pixels = outputs["reconstruction"].squeeze(1).clamp(0, 1).mul(255).round()
-        arrays[names.RECONSTRUCTION] = pixels.to(torch.uint8).numpy()
+        arrays[names.RECONSTRUCTION] = MNISTDataModule.pictures(outputs["reconstruction"])
     if "logits" in outputs:
         arrays[names.PROBABILITY] = outputs["logits"].softmax(dim=-1).numpy()
     return arrays

@@ -11,13 +11,15 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
+import torch
 from megatron.core.num_microbatches_calculator import update_num_microbatches
 from nemo.lightning.data import WrappedDataLoader
 from nemo.lightning.pytorch.plugins import MegatronDataSampler
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from .dataset import EmbeddedMNIST, MNISTCustom, download
-from .item import IMAGE_SIDE, MnistItem
+from .item import SEQUENCE_LENGTH, DataError, MnistItem
 from .resampling import Indexed, PaddedToMultiple, Resampling, collate, resample, split_validation
 
 CONSUMED_SAMPLES = "consumed_samples"
@@ -60,7 +62,7 @@ class MNISTDataModule(pl.LightningDataModule):
         self.validation_size, self.resampling, self.num_workers = validation_size, resampling, num_workers
         self.seed, self.max_steps, self.global_batch_size = seed, max_steps, global_batch_size
         self.data_sampler = MegatronDataSampler(
-            seq_len=IMAGE_SIDE,
+            seq_len=SEQUENCE_LENGTH,
             micro_batch_size=micro_batch_size,
             global_batch_size=global_batch_size,
             output_log=False,  # it would log constants in every step
@@ -75,10 +77,16 @@ class MNISTDataModule(pl.LightningDataModule):
         """Read the splits that the stage needs: `train` and `val` to fit or validate, `test` to test or predict.
 
         Raises:
-            DataError: a file is missing or damaged.
+            DataError: a file is missing or damaged, or there are too few items for validation.
         """
         if stage in ("fit", "validate"):
-            self.train, self.val = split_validation(self._read(train=True), self.validation_size)
+            whole = self._read(train=True)
+            if not 0 < self.validation_size < len(whole):
+                raise DataError(
+                    f"--data.validation_size {self.validation_size} must be from 1 to {len(whole) - 1}: there are "
+                    f"{len(whole)} training items"
+                )
+            self.train, self.val = split_validation(whole, self.validation_size)
         else:
             self.test = self._read(train=False)
 
@@ -105,8 +113,14 @@ class MNISTDataModule(pl.LightningDataModule):
         return self._evaluation_loader("predict", self.test)
 
     def test_images(self, idx: np.ndarray) -> np.ndarray:
-        """Return test items as the report shows them: grey, uint8 [N, 28, 28]."""
-        return self.test.data.numpy()[idx]
+        """Return test items as the report shows them, uint8 [N, height, width]."""
+        return self.pictures(self.test.__getitems__(idx.tolist())["data"])
+
+    @staticmethod
+    def pictures(images: Tensor) -> np.ndarray:
+        """Turn images or reconstructions, float [N, channels, height, width] of 0 to 1, into grey uint8 pictures."""
+        grey = images.mean(dim=1).clamp(0, 1).mul(255).round()
+        return grey.to(torch.uint8).numpy()
 
     def _evaluation_loader(self, mode: str, dataset: Indexed) -> WrappedDataLoader:
         return self._loader(mode, PaddedToMultiple(dataset, self.global_batch_size))

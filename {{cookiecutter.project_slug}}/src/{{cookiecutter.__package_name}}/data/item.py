@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 IMAGE_SIDE = 28
 """Height and width of an image, in pixels."""
 
+SEQUENCE_LENGTH = IMAGE_SIDE
+"""Length S of the activations (S, B, H) that pipeline stages exchange: the network reads an image row by row."""
+
 NUM_PIXELS = IMAGE_SIDE * IMAGE_SIDE
 """Values in one image, laid flat."""
 

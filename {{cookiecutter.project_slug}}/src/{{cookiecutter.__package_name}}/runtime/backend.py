@@ -42,6 +42,8 @@ def prepared(accelerator: str, devices: int) -> Iterator[str]:
 def _choose(accelerator: str, devices: int) -> str:
     gpus = torch.cuda.device_count()
     chosen = accelerator if accelerator != "auto" else ("gpu" if gpus else "cpu")
+    if chosen == "gpu" and gpus == 0:
+        raise UserError("--accelerator gpu: PyTorch sees no GPU on this machine; use cpu (doctor says more)")
     if chosen == "gpu" and devices > gpus:
         raise UserError(f"--parallel.devices {devices} needs {devices} GPUs, but this machine has {gpus}")
     return chosen
