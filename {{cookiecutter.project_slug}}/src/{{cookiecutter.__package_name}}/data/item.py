@@ -17,9 +17,6 @@ IMAGE_SIDE = 28
 SEQUENCE_LENGTH = IMAGE_SIDE
 """Length S of the activations (S, B, H) that pipeline stages exchange: the network reads an image row by row."""
 
-NUM_PIXELS = IMAGE_SIDE * IMAGE_SIDE
-"""Values in one image, laid flat."""
-
 NUM_CLASSES = 10
 """Labels run from 0 to NUM_CLASSES - 1."""
 
