@@ -1,130 +1,258 @@
-"""Layouts: two processes train, validate and predict what one process does, however the work is spread over them."""
+"""Layouts: however the work is spread, the same is trained, reported, saved, scored and predicted.
+
+A quick part of what `make layouts` runs, with a small network; and for each promise, that breaking it is noticed.
+"""
 
 import json
-import random
 import shutil
-import socket
-from contextlib import suppress
+from pathlib import Path
 
+import in_ranks
 import pytest
 from conftest import TINY, change, read_rows
 
-from {{cookiecutter.__package_name}} import names, training
-from {{cookiecutter.__package_name}}.settings import save_settings
+from {{cookiecutter.__package_name}} import cli, names, training
+from {{cookiecutter.__package_name}}.proof import layouts
+from {{cookiecutter.__package_name}}.proof.layouts import Layout
+from {{cookiecutter.__package_name}}.proof.ranks import RanksFailed, run_ranks
+from {{cookiecutter.__package_name}}.settings import ParallelSettings, save_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-# All heads at once, and two micro batches in a step, so that pipeline stages have something to pass on.
+# All heads at once; a global batch that three ranks and three micro batches divide.
 SHORT = change(
     TINY,
     network="autoencoder_classifier",
-    training={"max_steps": 8, "val_check_interval": 4, "micro_batch_size": 16},
+    model={"num_layers": 4},
+    training={"max_steps": 20, "val_check_interval": 10, "global_batch_size": 36, "lr": 1e-3},
 )
 LAYOUTS = {
-    "tensor": {"devices": 2, "tensor": 2},
-    "sequence": {"devices": 2, "tensor": 2, "sequence": True},
-    "pipeline": {"devices": 2, "pipeline": 2},
-    "data": {"devices": 2},
+    "three micro batches": ({"devices": 1}, 3),
+    "data 3": ({"devices": 3}, 2),
+    "tensor 2": ({"devices": 2, "tensor": 2}, 1),
+    "sequence 2": ({"devices": 2, "tensor": 2, "sequence": True}, 3),
+    "tensor 4, sequence": ({"devices": 4, "tensor": 4, "sequence": True}, 1),
+    "pipeline 2": ({"devices": 2, "pipeline": 2}, 3),
+    "pipeline 2 x 2": ({"devices": 2, "pipeline": 2, "virtual_pipeline": 2}, 6),
+    "pipeline 2, data 2": ({"devices": 4, "pipeline": 2}, 3),
+    "all at once": ({"devices": 4, "tensor": 2, "sequence": True, "pipeline": 2, "virtual_pipeline": 2}, 2),
 }
-BATCH = {"global_batch_size": 256}  # of evaluation and prediction: 10,000 items leave a tail of 16
-
-# Both ranks run this, rank 0 starts rank 1. A port for each command: none meets the other rank at the last command's.
-RANKS = """
-import json, os, subprocess, sys
-from pathlib import Path
-from {{cookiecutter.__package_name}}.cli import main
-
-rank = sys.argv[1]
-other = subprocess.Popen([sys.executable, __file__, "1"]) if rank == "0" else None
-os.environ |= {"LOCAL_RANK": rank, "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
-for port, words in json.loads(Path(__file__).with_suffix(".json").read_text()):
-    os.environ["MASTER_PORT"] = port
-    assert main(words) == 0
-assert other is None or other.wait() == 0
-"""
+REFERENCE = Layout(ParallelSettings(), 1, "cpu")
 
 
-@pytest.fixture(scope="module")
-def alone(train, finetuned, tmp_path_factory):
-    """What one process trains, scores and predicts; the others are compared to it."""
-    folder = tmp_path_factory.mktemp("alone")
-    trained = train(change(SHORT, run_dir=str(folder / "run")))
-    shutil.copytree(finetuned.folder, folder / "finetuned")
-    settings = change(finetuned.settings, run_dir=str(folder / "finetuned"), training=BATCH)
-    return {
-        "run": trained.settings,
-        "rows": trained.rows,
-        "scores": training.evaluate(settings),
-        "predictions": training.predict(settings),
-    }
+def layout(name):
+    parallel, num_microbatches = LAYOUTS[name]
+    return Layout(ParallelSettings(**parallel), num_microbatches, "cpu")
 
 
-def free_port():
-    """Return a port below those that the system gives to connections of its own choice: it stays free for a while."""
-    for port in random.SystemRandom().sample(range(20_000, 30_000), 100):
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise OSError("no free port among a hundred")
-
-
-def pretrain_words(folder, layout):
-    save_settings(change(SHORT, run_dir=str(folder / "run"), parallel=LAYOUTS[layout]), folder)
-    return ["pretrain", "--config", str(folder / names.SETTINGS_FILE)]
-
-
-@pytest.fixture(scope="module")
-def together(command, finetuned, tmp_path_factory):
-    """What two processes train in every layout, score and predict: all commands in one start, which is the longest."""
-    folder = tmp_path_factory.mktemp("together")
-    shutil.copytree(finetuned.folder, folder / "finetuned")
-    words = ["--from", str(folder / "finetuned"), "--parallel.devices", "2", "--training.global_batch_size", "256"]
-    commands = [["evaluate", *words], ["predict", *words]]
-    for layout in LAYOUTS:
-        (folder / layout).mkdir()
-        commands.append(pretrain_words(folder / layout, layout))
-    (folder / "commands.json").write_text(json.dumps([[str(free_port()), words] for words in commands]))
-    (folder / "commands.py").write_text(RANKS)
-    answer = command("0", script=folder / "commands.py", limit=250)
-    assert answer.returncode == 0, answer.stderr
-    return folder
+def train(spread, run, *broken, **changes):
+    """Train in the ranks of a layout; return the run's folder."""
+    settings = spread.settings(change(SHORT, **changes), run)
+    run_ranks(in_ranks.train, settings, *broken, processes=spread.parallel.devices, logs=run.with_name("logs"))
+    return run
 
 
 def check_rows(rows, expected_rows):
+    """Every figure of every row is the reference's, where it is: of losses, accuracies, norms, rates and steps."""
     assert [list(row) for row in rows] == [list(row) for row in expected_rows]
     for row, expected in zip(rows, expected_rows, strict=True):
         for name, value in expected.items():
             assert (row[name] and float(row[name])) == (value and pytest.approx(float(value), rel=1e-5, abs=1e-5)), name
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_two_processes_train_to_the_figures_of_one(layout, alone, together):
-    check_rows(read_rows(together / layout / "run"), alone["rows"])
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    return train(REFERENCE, tmp_path_factory.mktemp("reference") / "run")
 
 
-def test_what_two_processes_saved_in_pieces_one_process_continues(alone, together, train, tmp_path):
-    shutil.copytree(together / "sequence" / "run", tmp_path / "together")
-    shutil.copytree(alone["run"].run_dir, tmp_path / "alone")
-    longer = {"resume": True, "training": {"max_steps": 10}}
-    [one, two] = [train(change(SHORT, run_dir=str(tmp_path / name), **longer)) for name in ("alone", "together")]
-    assert [row["step"] for row in one.rows[-2:]] == ["9", "10"]
-    check_rows(two.rows, one.rows)
+@pytest.fixture(scope="module")
+def reference_bf16(tmp_path_factory):
+    return train(REFERENCE, tmp_path_factory.mktemp("reference") / "run", training={"precision": "bf16"})
 
 
-def test_two_processes_score_as_one(alone, together):
-    scores = json.loads((together / "finetuned" / names.EVALUATION_FILE).read_text())
-    assert scores == pytest.approx(alone["scores"], abs=1e-6)
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_layout_trains_to_the_figures_and_weights_of_one_process(name, reference, tmp_path):
+    run = train(layout(name), tmp_path / "run")
+    check_rows(read_rows(run), read_rows(reference))
+    found = layouts.compare(run, reference)
+    assert found.within(layouts.BOUNDS["fp32"]), found
 
 
-def test_two_processes_predict_the_same_file_as_one(alone, together):
-    predictions = (together / "finetuned" / names.PREDICTIONS_FILE).read_text()
-    assert predictions == alone["predictions"].read_text()
-    assert len(predictions.splitlines()) == 10_001
+@pytest.mark.parametrize("name", ["data 3", "sequence 2", "pipeline 2"])
+def test_layouts_agree_in_bf16_too(name, reference_bf16, tmp_path):
+    found = layouts.compare(train(layout(name), tmp_path / "run", training={"precision": "bf16"}), reference_bf16)
+    assert found.within(layouts.BOUNDS["bf16"]), found
 
 
-def test_the_command_starts_its_processes_itself_and_only_the_first_one_speaks(alone, command, tmp_path):
-    answer = command(*pretrain_words(tmp_path, "tensor"))
+def test_bf16_is_not_fp32(reference, reference_bf16):
+    found = layouts.compare(reference_bf16, reference)
+    assert found.loss > 100 * layouts.BOUNDS["fp32"]
+
+
+@pytest.mark.parametrize(
+    ("broken", "name"),
+    [
+        ("loss aliased", "three micro batches"),
+        ("loss of one rank", "data 3"),
+        ("bias on every rank", "tensor 2"),
+        ("norms not summed", "sequence 2"),
+        ("start weights in turn", "pipeline 2"),
+        ("exchange in batches", "pipeline 2 x 2"),
+    ],
+)
+def test_what_breaks_a_layout_is_noticed(broken, name, reference, tmp_path):
+    found = layouts.compare(train(layout(name), tmp_path / "run", broken), reference)
+    assert not found.within(10 * layouts.BOUNDS["fp32"]), f"{broken} in {name} changes nothing: {found}"
+
+
+def test_precision_that_is_silently_fp32_is_noticed(reference, tmp_path):
+    run = train(REFERENCE, tmp_path / "run", "fp32", training={"precision": "bf16"})
+    with pytest.raises(AssertionError):
+        test_bf16_is_not_fp32(reference, run)
+
+
+@pytest.mark.parametrize("name", ["data 3", "sequence 2", "pipeline 2", "pipeline 2 x 2"])
+def test_every_layout_finetunes_from_the_weights_of_another(name, pretrained, tmp_path):
+    start = {"from_run": pretrained.settings.run_dir, "network": "classifier", "new_heads": ("classifier",)}
+    start["model"] = {"num_layers": 2}
+    if name == "pipeline 2 x 2":
+        start |= {"from_run": str(train(REFERENCE, tmp_path / "start")), "model": {"num_layers": 4}}
+    expected = train(REFERENCE, tmp_path / "alone" / "run", **start)
+    run = train(layout(name), tmp_path / "together" / "run", **start)
+    found = layouts.compare(run, expected)
+    assert found.within(layouts.BOUNDS["fp32"]), found
+    drawn = train(REFERENCE, tmp_path / "drawn" / "run", **(start | {"from_run": None, "new_heads": ()}))
+    assert not layouts.compare(drawn, expected).within(1e-3)  # it did start from those weights
+
+
+@pytest.mark.parametrize("name", ["data 3", "sequence 2", "pipeline 2"])
+def test_every_layout_scores_and_predicts_every_item_once_in_order(name, finetuned, tmp_path):
+    """10,000 items: a tail of four in batches of 252, of which one rank of three gets nothing."""
+    answers = {}
+    for spread, folder in ((REFERENCE, tmp_path / "alone"), (layout(name), tmp_path / "together")):
+        shutil.copytree(finetuned.folder, folder)
+        settings = spread.settings(change(finetuned.settings, training={"global_batch_size": 252}), folder)
+        ranks = {"processes": spread.parallel.devices, "logs": tmp_path / "logs"}
+        answers[folder] = run_ranks(in_ranks.evaluate_and_predict, settings, **ranks)
+    [[alone], together] = answers.values()
+    assert all(scores == pytest.approx(alone, abs=1e-6) for scores in together)  # on every rank
+    [expected, predictions] = [(folder / names.PREDICTIONS_FILE).read_text().splitlines() for folder in answers]
+    assert [row.split(",")[0] for row in predictions[1:]] == [str(number) for number in range(10_000)]
+    same = sum(row == other for row, other in zip(predictions, expected, strict=True))
+    assert same > 9_990  # probabilities are written with six digits, of which rounding may turn the last
+
+
+def test_ranks_drop_what_they_should(tmp_path):
+    """Other items, other random numbers; the same activations, the same ones; other rows of them, others again."""
+
+    def drops(name):
+        one_step = {"max_steps": 1, "warmup_steps": 0, "val_check_interval": 1}
+        settings = layout(name).settings(change(SHORT, model={"hidden_dropout": 0.5}, training=one_step), tmp_path / name)
+        ranks = settings.parallel.devices
+        return run_ranks(in_ranks.dropped, settings, processes=ranks, logs=tmp_path / f"{name}-logs")
+
+    first, second, third = drops("data 3")
+    assert first != second != third != first
+    [one, two] = drops("tensor 2")
+    assert one == two
+    [one, two] = drops("sequence 2")
+    assert one != two
+    [one, two] = drops("pipeline 2")
+    assert one != two
+
+
+def test_the_command_starts_its_processes_itself_and_only_the_first_one_speaks(command, reference, tmp_path):
+    settings = layout("tensor 2").settings(SHORT, tmp_path / "run")
+    save_settings(settings, tmp_path)
+    answer = command("pretrain", "--config", str(tmp_path / names.SETTINGS_FILE))
     assert answer.returncode == 0, answer.stderr
-    assert [line.split()[1] for line in answer.stderr.splitlines()] == ["4/8", "8/8"]
+    assert [line.split()[1] for line in answer.stderr.splitlines()] == ["10/20", "20/20"]
     assert len(answer.stdout.splitlines()) == 2
-    check_rows(read_rows(tmp_path / "run"), alone["rows"])
+    check_rows(read_rows(tmp_path / "run"), read_rows(reference))
+
+
+# --- the command
+
+
+def test_the_command_tries_every_way_to_split(tmp_path):
+    tried = list(layouts.enumerate_layouts(4, "cpu"))
+    assert tried[0] == REFERENCE
+    assert len(tried) == len(set(tried)) >= 24
+    assert {spread.data for spread in tried} == {1, 2, 3, 4}
+    assert {spread.parallel.tensor for spread in tried} == {spread.parallel.pipeline for spread in tried} == {1, 2, 4}
+    assert all(spread.problem(cli.LAYOUTS) is None for spread in tried if spread.parallel.pipeline < 4)
+    assert [str(spread) for spread in layouts.enumerate_layouts(1, "gpu")] == ["one process"] * 3
+
+
+def test_the_command_prints_a_table_and_writes_the_same(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    settings = ["--accelerator", "cpu", "--parallel.devices", "2", "--model.num_layers", "3"]
+    sizes = ["--model.hidden_size", "16", "--model.ffn_hidden_size", "32", "--model.latent_size", "8"]
+    steps = ["--training.max_steps", "4", "--training.warmup_steps", "0", "--training.val_check_interval", "2"]
+    assert cli.main(["layouts", *settings, *sizes, *steps]) == 0
+    out = capfd.readouterr().out
+    written = json.loads((tmp_path / names.LAYOUTS_FILE).read_text())
+    assert list(written["left_out"]) == ["pipeline 2", "pipeline 2 x 2 virtual"]
+    assert "left out: pipeline 2: --parallel.pipeline 2 does not divide --model.num_layers 3" in out
+    rows = [line for line in out.splitlines() if line.startswith(("one process", "data", "tensor"))]
+    assert [row["layout"] for row in written["layouts"]] == [row[:42].strip() for row in rows]
+    assert len(rows) == 10
+    assert written["holds"]
+    assert 0 < written["max_loss_diff"] == max(row["max_loss_diff"] for row in written["layouts"]) <= 1e-5
+    assert 0 < written["max_weight_diff"] <= 1e-5
+
+
+def test_a_layout_that_differs_or_fails_is_not_passed_over(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(layouts, "enumerate_layouts", lambda *_: [REFERENCE, layout("tensor 2"), layout("data 3")])
+
+    def trained(settings):
+        if settings.parallel.tensor == 2:
+            raise RanksFailed("rank 1 ended with exit code 1; the end of its log")
+        return 1.0
+
+    monkeypatch.setattr(layouts, "train_in_ranks", trained)
+    monkeypatch.setattr(layouts, "compare", lambda run, first: layouts.Differences(0.0, 0.0, (run != first) * 2e-5))
+    assert cli.main(["layouts", "--accelerator", "cpu"]) == 1
+    out, err = capfd.readouterr()
+    assert "rank 1 ended with exit code 1" in out
+    assert "DIFFERS by more than 1e-05" in out
+    assert err.endswith("error: a layout trains another model, see above\n")
+    written = json.loads((tmp_path / names.LAYOUTS_FILE).read_text())
+    assert [row["holds"] for row in written["layouts"]] == [True, False, False]
+    assert not written["holds"]
+
+
+def test_different_numbers_of_figures_are_never_equal():
+    assert not layouts.Differences(layouts._largest_difference([1.0], [1.0, 2.0]), 0.0, 0.0).within(1.0)
+    assert not layouts.Differences(0.0, layouts._largest_difference([float("nan")], [1.0]), 0.0).within(1.0)
+    assert layouts._largest_difference([2.0, 1000.0], [2.0, 1001.0]) == pytest.approx(1 / 1001)
+
+
+# --- ranks
+
+
+def sleep_for_ever():
+    import time
+
+    time.sleep(600)
+
+
+def fail_on_the_second():
+    import os
+
+    if os.environ["LOCAL_RANK"] == "1":
+        raise ValueError("no such luck")
+    sleep_for_ever()
+
+
+def test_ranks_fail_together_and_say_why(tmp_path):
+    with pytest.raises(RanksFailed, match=r"(?s)rank 1 ended with exit code 1; the end of .*ValueError: no such luck"):
+        run_ranks(fail_on_the_second, processes=2, logs=tmp_path)
+
+
+def test_ranks_have_a_limit(tmp_path):
+    with pytest.raises(RanksFailed, match="rank 0, rank 1 not done after 1 s"):
+        run_ranks(sleep_for_ever, processes=2, logs=tmp_path, limit=1)
+
+

@@ -335,7 +335,7 @@ def test_finders_without_a_checkpoint(tmp_path: Path) -> None:
 )
 def test_device_is_chosen(accelerator: str, gpus: int, chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    assert backend._choose(accelerator, devices=2) == chosen
+    assert backend.choose(accelerator, devices=2) == chosen
 
 
 def test_missing_gpu_is_the_users_to_mend(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,12 +16,21 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
+from .names import LAYOUTS_FILE
 from .runtime import noise
 from .settings import ParallelSettings, Settings, TrainingSettings, load_settings
 
 PROG = (__package__ or "").replace("_", "-")
 
 PRETRAIN = Settings()
+LAYOUTS = Settings(
+    # every head, so that the whole network is tried; and a batch that 1 to 4 ranks and micro batches divide
+    network="autoencoder_classifier",
+    parallel=ParallelSettings(devices=4),
+    training=TrainingSettings(
+        max_steps=50, global_batch_size=144, lr=1e-3, warmup_steps=10, val_check_interval=25, log_every_n_steps=1
+    ),
+)
 FINETUNE = Settings(
     run_dir="runs/finetune",
     network="classifier",
@@ -30,14 +39,28 @@ FINETUNE = Settings(
 )
 
 
+STOPPED = 75
+"""Exit code of a training that a signal ended early and that can be resumed: EX_TEMPFAIL of sysexits.h, try again."""
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C where nothing was being trained yet, as shells have it."""
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Run a command and return its exit code: 0, or 2 for a mistake of the user's, which is one line on stderr."""
+    """Run a command and return its exit code.
+
+    Returns:
+        0; 2 for a mistake of the user's, which is one line on stderr; 1 for a check that found something; STOPPED or
+        INTERRUPTED after a signal.
+    """
     command, arguments = _split(sys.argv[1:] if argv is None else argv)
     try:
         return COMMANDS[command](arguments)
     except UserError as error:
         _complain(str(error))
         return 2
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 def _split(argv: list[str]) -> tuple[str, list[str]]:
@@ -110,6 +133,20 @@ def report(argv: list[str]) -> int:
     return 0
 
 
+def layouts(argv: list[str]) -> int:
+    """Train in every layout of up to --parallel.devices processes, and prove that all are the same training."""
+    settings = _parse("layouts", argv, LAYOUTS)
+    _quiet_unless(settings.verbose)
+    from .proof.layouts import prove
+
+    result = prove(settings)
+    largest = ", ".join(f"{name} {result[f'max_{name}_diff']:.1e}" for name in ("loss", "grad_norm", "weight"))
+    _say(f"\n{len(result['layouts'])} layouts; largest differences: {largest}; wrote {LAYOUTS_FILE}")
+    if not result["holds"]:
+        _complain("a layout trains another model, see above")
+    return 0 if result["holds"] else 1
+
+
 def doctor(argv: list[str]) -> int:
     """Check versions and devices, and say what will run here."""
     argparse.ArgumentParser(prog=f"{PROG} doctor", description=_first_line(doctor)).parse_args(argv)
@@ -124,6 +161,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "evaluate": evaluate,
     "predict": predict,
     "report": report,
+    "layouts": layouts,
     "doctor": doctor,
 }
 
@@ -134,6 +172,9 @@ def _train(command: str, argv: list[str], defaults: Settings) -> int:
     from .training import train
 
     result = train(settings)
+    if result.has_stopped:
+        _say(f"stopped after step {result.steps} of {settings.training.max_steps}; go on with --resume true")
+        return STOPPED if _is_first_rank() else 0  # another code would make Lightning kill the first rank
     _say(f"{result.steps} steps in {result.seconds:.0f} s; the run is in {result.run_dir}")
     or_finetune = f", or {PROG} finetune --from {result.run_dir}" if command == "pretrain" else ""
     _say(f"Next: {PROG} evaluate --from {result.run_dir}{or_finetune}")

@@ -61,7 +61,7 @@ class MnistConfig(TransformerConfig, io.IOMixin):
     # blank image row is all zeros, and a norm multiplies the gradient of zeros by 1 / sqrt(layernorm_epsilon).
     output_layer_init_method: Callable[[Tensor], Tensor] | None = torch.nn.init.zeros_
 
-    def configure_model(self, vp_stage: int | None = None) -> Stage:
+    def configure_model(self, vp_stage: int = 0) -> Stage:
         """Build this rank's stage of the network, with its start weights.
 
         Raises:

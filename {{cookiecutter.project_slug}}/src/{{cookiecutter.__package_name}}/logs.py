@@ -15,8 +15,15 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from tqdm import tqdm
 
+from .files import write_whole
 from .names import LEARNING_RATE, STEP, TENSORBOARD_FOLDER, TRAIN_LOSS
 from .settings import Settings, save_settings
+
+
+@rank_zero_only
+def tell(line: str) -> None:
+    """Print a line that a person should read during a run; on the first rank only."""
+    print(line, file=sys.stderr, flush=True)
 
 
 class CsvLog(Logger):
@@ -40,13 +47,12 @@ class CsvLog(Logger):
 
     @rank_zero_only
     def cut(self, step: int) -> None:
-        """Drop the rows after `step`: a resumed run writes them anew."""
+        """Drop the rows after `step`, which a resumed run writes anew, and a last one that was cut off by a crash."""
         if self.path.exists():
-            with self.path.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(row[STEP]) <= step]
-            self.path.unlink()
-            for row in rows:
-                self._append(row)
+            header, *rows = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [row for row in rows if row.endswith("\n") and int(row.partition(",")[0]) <= step]
+            with write_whole(self.path) as file:
+                file.writelines([header, *kept])
 
     def _append(self, row: dict[str, Any]) -> None:
         is_new = not self.path.exists()

@@ -116,11 +116,11 @@ class Block(MegatronModule):
 class Blocks(MegatronModule):
     """This stage's share of the trunk's blocks, each under its number in the whole trunk."""
 
-    def __init__(self, config: MnistConfig, vp_stage: int | None) -> None:
+    def __init__(self, config: MnistConfig, vp_stage: int) -> None:
         """Build the blocks of this pipeline rank (and of this virtual stage, if any)."""
         super().__init__(config)
         stages = config.pipeline_model_parallel_size
-        chunk = parallel_state.get_pipeline_model_parallel_rank() + stages * (vp_stage or 0)
+        chunk = parallel_state.get_pipeline_model_parallel_rank() + stages * vp_stage
         share = config.num_layers // (stages * (config.virtual_pipeline_model_parallel_size or 1))
         for number in range(chunk * share, (chunk + 1) * share):
             with start_weights(config, f"block {number}"):
@@ -136,7 +136,7 @@ class Blocks(MegatronModule):
 class Trunk(MegatronModule):
     """From images to latents; the part that pretraining hands to finetuning."""
 
-    def __init__(self, config: MnistConfig, pre_process: bool, post_process: bool, vp_stage: int | None) -> None:
+    def __init__(self, config: MnistConfig, pre_process: bool, post_process: bool, vp_stage: int) -> None:
         """Build the stem on the first stage, a share of the blocks, and the latent layer on the last stage."""
         super().__init__(config)
         self.pre_process, self.post_process = pre_process, post_process
@@ -226,7 +226,7 @@ class Stage(MegatronModule):
         classifier: bool,
         pre_process: bool = True,
         post_process: bool = True,
-        vp_stage: int | None = None,
+        vp_stage: int = 0,
     ) -> None:
         """Build what this stage holds of the network."""
         super().__init__(config)

@@ -56,7 +56,7 @@ class MnistModule(pl.LightningModule, io.IOMixin):
         if optim is not None:
             optim.connect(self)
 
-    def configure_model(self, vp_stage: int | None = None) -> None:
+    def configure_model(self, vp_stage: int = 0) -> None:
         """Build this rank's stage; NeMo calls this once in a run, after the parallel groups exist."""
         if not hasattr(self, "module"):
             self.module = self.config.configure_model(vp_stage)

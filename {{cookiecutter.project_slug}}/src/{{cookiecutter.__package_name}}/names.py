@@ -40,6 +40,9 @@ CHECKPOINTS_FOLDER = "checkpoints"  # written by NeMo's ModelCheckpoint; read by
 REPORT_FOLDER = "report"  # written by report; read by the user
 REPORT_PAGE = "index.html"  # written by report into REPORT_FOLDER; read by the user's browser
 
+# Files outside of a run.
+LAYOUTS_FILE = "layouts.json"  # written by proof.layouts into the working folder; read by the user
+
 # Keys of what a loss reduction returns for a global batch; the module logs them as <stage>_<name>.
 LOSS = "loss"  # the mean loss, named so for Lightning; written by losses; read by module
 ACCURACY = "accuracy"  # the share of right answers; written by losses; read by module

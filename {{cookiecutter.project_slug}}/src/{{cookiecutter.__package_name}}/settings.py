@@ -64,6 +64,8 @@ class ParallelSettings:
     """tensor parallel: processes that share each layer's weights"""
     pipeline: int = 1
     """pipeline parallel: stages that the layers are cut into"""
+    virtual_pipeline: int = 1
+    """virtual pipeline: parts of each stage, worked on in turns, so that stages wait less (needs pipeline > 1)"""
     sequence: bool = False
     """sequence parallel: also split the activations between tensor parallel regions (needs tensor > 1)"""
 
@@ -152,6 +154,7 @@ class Settings:
     def _layout_checks(self) -> list[tuple[bool, str]]:
         layout, sizes = self.parallel, self.model
         world, copies = self.world_size, layout.tensor * layout.pipeline
+        virtual = f" x --parallel.virtual_pipeline {layout.virtual_pipeline}" if layout.virtual_pipeline > 1 else ""
         divided = {
             "--model.hidden_size": sizes.hidden_size,
             "--model.ffn_hidden_size": sizes.ffn_hidden_size,
@@ -171,9 +174,13 @@ class Settings:
                 for name, size in divided.items()
             ),
             (
-                sizes.num_layers % layout.pipeline != 0,
-                f"--parallel.pipeline {layout.pipeline} does not divide --model.num_layers {sizes.num_layers}: "
-                "change one of them",
+                sizes.num_layers % (layout.pipeline * layout.virtual_pipeline) != 0,
+                f"--parallel.pipeline {layout.pipeline}{virtual} does not divide --model.num_layers "
+                f"{sizes.num_layers}: change one of them",
+            ),
+            (
+                layout.virtual_pipeline > 1 and layout.pipeline == 1,
+                "--parallel.virtual_pipeline cuts pipeline stages into parts: set --parallel.pipeline above 1",
             ),
             (
                 layout.sequence and layout.tensor == 1,
@@ -187,9 +194,14 @@ class Settings:
         ]
 
     def _batch_checks(self) -> list[tuple[bool, str]]:
-        training, copies = self.training, max(self.data_parallel_size, 1)
+        training, layout, copies = self.training, self.parallel, max(self.data_parallel_size, 1)
         share = copies * max(self.micro_batch_size, 1)
         return [
+            (
+                layout.virtual_pipeline > 1 and (training.global_batch_size // share) % layout.pipeline != 0,
+                f"--parallel.virtual_pipeline needs a multiple of --parallel.pipeline {layout.pipeline} micro batches "
+                f"a step, and there are {training.global_batch_size // share}: change --training.micro_batch_size",
+            ),
             (
                 training.global_batch_size % share != 0,
                 f"--training.global_batch_size {training.global_batch_size} is not a multiple of {share} (data "
@@ -209,6 +221,7 @@ class Settings:
             "--parallel.num_nodes": self.parallel.num_nodes,
             "--parallel.tensor": self.parallel.tensor,
             "--parallel.pipeline": self.parallel.pipeline,
+            "--parallel.virtual_pipeline": self.parallel.virtual_pipeline,
             "--training.max_steps": training.max_steps,
             "--training.global_batch_size": training.global_batch_size,
             "--training.micro_batch_size": self.micro_batch_size,

@@ -30,8 +30,10 @@ from .logs import CsvLog, Progress, RunRecorder
 from .module import MnistModule, make_optimizer
 from .runtime.backend import prepared
 from .runtime.checkpoint import Checkpoint, NoSecondValidation, best_checkpoint, last_checkpoint, step_of, weights
+from .runtime.rng import RandomNumbers
 from .runtime.strategy import Strategy
 from .settings import Settings, check_same_network, load_settings
+from .stopping import StopOnSignal
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -48,6 +50,8 @@ class TrainingResult:
     """last logged figures by name"""
     seconds: float
     """wall time of the training loop, without start-up"""
+    has_stopped: bool
+    """a signal ended it before its last step; it can be resumed"""
 
 
 def train(settings: Settings) -> TrainingResult:
@@ -61,7 +65,7 @@ def train(settings: Settings) -> TrainingResult:
     start = best_checkpoint(Path(settings.from_run) / names.CHECKPOINTS_FOLDER) if settings.from_run else None
     with prepared(settings.accelerator, settings.parallel.devices) as accelerator:
         module = make_module(settings, start_weights=start if checkpoint is None else None)
-        recorder = RunRecorder(run, settings)
+        recorder, stop = RunRecorder(run, settings), StopOnSignal()
         trainer = make_trainer(
             settings,
             accelerator,
@@ -71,13 +75,15 @@ def train(settings: Settings) -> TrainingResult:
                 Progress(settings.training.log_every_n_steps),
                 Checkpoint(run / names.CHECKPOINTS_FOLDER, monitor=names.VAL_LOSS),
                 NoSecondValidation(),
+                RandomNumbers(settings.seed),
+                stop,
             ],
         )
         if checkpoint:
             nl.AutoResume(resume_from_path=str(checkpoint)).setup(trainer, module)
         trainer.fit(module, datamodule=make_data(settings))
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        return TrainingResult(run, trainer.global_step, metrics, recorder.seconds)
+        return TrainingResult(run, trainer.global_step, metrics, recorder.seconds, stop.has_stopped)
 
 
 def evaluate(settings: Settings) -> dict[str, Any]:
@@ -194,6 +200,7 @@ def make_trainer(
             seed=settings.seed,
             tensor_model_parallel_size=layout.tensor,
             pipeline_model_parallel_size=layout.pipeline,
+            virtual_pipeline_model_parallel_size=layout.virtual_pipeline if layout.virtual_pipeline > 1 else None,
             sequence_parallel=layout.sequence,
             setup_optimizers=callbacks is not None,
         ),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from nemo.lightning.callback_group import CallbackGroup
@@ -13,7 +15,7 @@ from . import cpu, fused_adam, orphans, writer
 
 
 @contextmanager
-def prepared(accelerator: str, devices: int) -> Iterator[str]:
+def prepared(accelerator: Literal["auto", "cpu", "gpu"], devices: int) -> Iterator[Literal["cpu", "gpu"]]:
     """Make this process ready to train or predict, and leave it ready for another run.
 
     Args:
@@ -26,8 +28,9 @@ def prepared(accelerator: str, devices: int) -> Iterator[str]:
     Raises:
         UserError: more GPUs are asked for than there are.
     """
-    chosen = _choose(accelerator, devices)
-    orphans.die_with_the_parent()
+    chosen = choose(accelerator, devices)
+    if os.environ.get("LOCAL_RANK", "0") != "0":  # a rank that another process started
+        orphans.die_with_the_parent()
     if chosen == "cpu":
         cpu.use_cpu()
     CallbackGroup.get_instance().callbacks.clear()  # NeMo's telemetry, which fails under torchrun and Slurm
@@ -39,7 +42,12 @@ def prepared(accelerator: str, devices: int) -> Iterator[str]:
         _forget_the_run()
 
 
-def _choose(accelerator: str, devices: int) -> str:
+def choose(accelerator: Literal["auto", "cpu", "gpu"], devices: int) -> Literal["cpu", "gpu"]:
+    """Return the device to run on: the one asked for, and for "auto" the GPU where there is one.
+
+    Raises:
+        UserError: more GPUs are asked for than there are.
+    """
     gpus = torch.cuda.device_count()
     chosen = accelerator if accelerator != "auto" else ("gpu" if gpus else "cpu")
     if chosen == "gpu" and gpus == 0:

@@ -1,4 +1,8 @@
-"""Saving checkpoints with NeMo's ModelCheckpoint, and finding whole ones again."""
+"""Saving checkpoints with NeMo's ModelCheckpoint, and finding whole ones again.
+
+A checkpoint is whole if it is sealed (`seal.py`) and as it was then. Two `-last` checkpoints are kept, so that there is
+one to go back to when the newest is damaged.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from nemo.lightning.ckpt_utils import ckpt_to_dir
 from nemo.lightning.pytorch import callbacks as nemo
 
 from ..errors import UserError
+from ..logs import tell
+from .seal import clear, damage, is_sealed, seal
 
 _UNFINISHED = nemo.ModelCheckpoint.UNFINISHED_CHECKPOINT_SUFFIX
 _LAST = "-last"
@@ -31,11 +38,37 @@ class Checkpoint(nemo.ModelCheckpoint):
             save_optim_on_train_end=True,  # so that a finished run can go on with more steps
             always_save_context=False,  # settings.yaml says what the run was; NeMo's context needs nemo_run
             save_context_on_train_end=False,
+            enable_version_counter=False,  # a step that is trained again after a crash overwrites what was saved of it
         )
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Skip what NeMo's experiment manager does here: moving files, git logs, error logs, pandas."""
         super(nemo.ModelCheckpoint, self).on_train_start(trainer, pl_module)
+
+
+    def _save_checkpoint(self, trainer: Any, filepath: str) -> None:
+        """Save, seal, and remove the `-last` checkpoints before the previous one."""
+        checkpoint = Path(ckpt_to_dir(filepath))
+        if trainer.is_global_zero:
+            clear(checkpoint)  # of a step that is trained again; NeMo's barrier follows before anything is written
+        super()._save_checkpoint(trainer, filepath)
+        seal(checkpoint)
+        if checkpoint.name.endswith(_LAST):
+            for old in trainer.strategy.broadcast(_superseded(checkpoint)):
+                self._remove_checkpoint(trainer, old)
+
+    def _should_remove_checkpoint(self, trainer: Any, previous: str, current: str) -> bool:
+        """Leave the previous `-last` checkpoint to `_save_checkpoint`."""
+        if Path(ckpt_to_dir(previous)).name.endswith(_LAST):
+            return False
+        return super()._should_remove_checkpoint(trainer, previous, current)
+
+
+def _superseded(newest: Path) -> list[str]:
+    """List all `-last` checkpoints but the newest and the one before it; later ones were abandoned by a resume."""
+    lasts = sorted(newest.parent.glob(f"step=*{_LAST}"), key=step_of)
+    before = [path for path in lasts if step_of(path) < step_of(newest)]
+    return [str(path) for path in lasts if path != newest and path not in before[-1:]]
 
 
 class NoSecondValidation(pl.Callback):
@@ -58,19 +91,33 @@ class NoSecondValidation(pl.Callback):
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint to resume from, or None."""
-    return max((path for path in _whole(folder) if path.name.endswith(_LAST)), key=step_of, default=None)
+    """Return the newest checkpoint to resume from, or None if none was ever finished; say which ones are damaged.
+
+    Raises:
+        UserError: all of them are damaged.
+    """
+    finished = sorted(_finished(folder), key=lambda path: (step_of(path), path.name.endswith(_LAST)), reverse=True)
+    for checkpoint in finished:
+        problem = damage(checkpoint)
+        if problem is None:
+            return checkpoint
+        tell(f"checkpoint {checkpoint} is damaged ({problem}): going back to the one before")
+    if finished:
+        raise UserError(f"every checkpoint in {folder} is damaged: restore one, or train anew in another --run_dir")
+    return None
 
 
 def best_checkpoint(folder: Path) -> Path:
-    """Return the whole checkpoint with the best validation; its distributed weights are in `weights/`.
+    """Return the checkpoint with the best validation; its distributed weights are in `weights/`.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it is damaged.
     """
-    best = min((path for path in _whole(folder) if not path.name.endswith(_LAST)), key=_score, default=None)
+    best = min((path for path in _finished(folder) if not path.name.endswith(_LAST)), key=_score, default=None)
     if best is None:
         raise UserError(f"{folder} holds no finished checkpoint: train the run first")
+    if problem := damage(best):
+        raise UserError(f"checkpoint {best} is damaged ({problem}): restore it, or train the run again")
     return best
 
 
@@ -79,12 +126,12 @@ def weights(checkpoint: Path) -> Path:
     return checkpoint / "weights"
 
 
-def _whole(folder: Path) -> list[Path]:
-    """List the checkpoints that were saved to the end: Megatron writes metadata.json last, NeMo drops its mark."""
+def _finished(folder: Path) -> list[Path]:
+    """List the checkpoints that were saved to the end, and of which NeMo has not begun to remove anything."""
     return [
         path
         for path in folder.glob("step=*")
-        if (weights(path) / "metadata.json").is_file() and not Path(f"{path}{_UNFINISHED}").exists()
+        if is_sealed(path) and not Path(f"{path}{_UNFINISHED}").exists()
     ]
 
 

@@ -6,7 +6,6 @@ Standard library only, so that its test need not start a whole training.
 from __future__ import annotations
 
 import ctypes
-import os
 import signal
 import sys
 
@@ -14,6 +13,6 @@ _PR_SET_PDEATHSIG = 1  # from Linux' <sys/prctl.h>
 
 
 def die_with_the_parent() -> None:
-    """Ask Linux to kill this process with its parent, if it is a rank that another process started."""
-    if sys.platform == "linux" and os.environ.get("LOCAL_RANK", "0") != "0":
+    """Ask Linux to kill this process with its parent."""
+    if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -27,6 +27,12 @@ class Strategy(nl.MegatronStrategy):
         )
         self.seed = seed
 
+    def connect(self, model: Any) -> None:
+        """Also let virtual pipeline stages talk in an order that two ranks share: in batches, gradients go astray."""
+        super().connect(model)
+        if self.virtual_pipeline_model_parallel_size:
+            model.config.overlap_p2p_comm, model.config.batch_p2p_comm = True, False
+
     def setup_distributed(self) -> None:
         """Also seed every rank with the run's seed: NeMo takes 1234, and on CPU none for the model parallel regions."""
         super().setup_distributed()

@@ -1,0 +1,148 @@
+"""Starts the processes of a short run on this machine: clean ones, that have already imported everything.
+
+For `layouts` and for the tests, which make many runs of many processes: importing takes longer than such a run. The
+processes of a training that you start yourself come from Lightning, torchrun or Slurm.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from ..runtime import orphans
+
+
+class RanksFailed(Exception):
+    """A rank ended with an error, or was not done in time. The text says which one, and how its output ended."""
+
+
+@dataclass
+class Ranks:
+    """The processes of one run."""
+
+    processes: list[BaseProcess]
+    answers: list[Connection]
+    logs: list[Path]
+    store: Any
+    """server of the store through which they find each other; lives as long as this object"""
+
+    def results(self, limit: float = 300.0) -> list[Any]:
+        """Wait for all ranks; return what each returned. None of them is left behind.
+
+        Args:
+            limit: seconds after which they are killed.
+
+        Raises:
+            RanksFailed: a rank failed, or the limit is over.
+        """
+        deadline = time.monotonic() + limit
+        running = dict(zip((process.sentinel for process in self.processes), self.processes, strict=True))
+        try:
+            while running:
+                for sentinel in wait(list(running), timeout=max(deadline - time.monotonic(), 0)) or self._late(limit):
+                    self._check(running.pop(int(sentinel)))  # type: ignore[call-overload]
+            return [answer.recv() for answer in self.answers]
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """End every rank at once, as `kill -9` does."""
+        for process in self.processes:
+            process.kill()
+        for process in self.processes:
+            process.join()
+
+    def _late(self, limit: float) -> list[int]:
+        still = ", ".join(process.name for process in self.processes if process.is_alive())
+        raise RanksFailed(f"{still} not done after {limit:.0f} s; {self._last_words(self.logs[0])}")
+
+    def _check(self, process: BaseProcess) -> None:
+        process.join()
+        if process.exitcode:
+            log = self.logs[self.processes.index(process)]
+            raise RanksFailed(f"{process.name} ended with exit code {process.exitcode}; {self._last_words(log)}")
+
+    @staticmethod
+    def _last_words(log: Path) -> str:
+        return f"the end of {log}:\n{log.read_text(errors='replace')[-4000:]}"
+
+
+def start_ranks(
+    target: Callable[..., Any], *arguments: Any, processes: int, logs: Path, accelerator: str = "cpu"
+) -> Ranks:
+    """Call `target(*arguments)` in that many processes, from which a trainer of that many devices makes its group.
+
+    Args:
+        target: a function that can be imported.
+        arguments: what it takes; what it takes and returns is pickled.
+        processes: number of ranks.
+        logs: folder for `rank<n>.log`, all that a rank prints.
+        accelerator: "cpu" or "gpu"; a process that uses CUDA cannot be forked, and so imports everything itself.
+    """
+    from torch.distributed import TCPStore
+
+    logs.mkdir(parents=True, exist_ok=True)
+    context = multiprocessing.get_context("forkserver" if accelerator == "cpu" else "spawn")
+    if accelerator == "cpu":
+        context.set_forkserver_preload([f"{__package__}.preload"])
+    ranks = Ranks([], [], [], TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False))
+    for rank in range(processes):
+        answer, far_end = context.Pipe(duplex=False)
+        log = logs / f"rank{rank}.log"
+        environment = _environment(rank, processes, ranks.store.port)
+        process = context.Process(  # type: ignore[attr-defined]
+            target=_rank, args=(target, arguments, environment, log, far_end), name=f"rank {rank}", daemon=True
+        )
+        process.start()
+        far_end.close()
+        ranks.processes.append(process)
+        ranks.answers.append(answer)
+        ranks.logs.append(log)
+    return ranks
+
+
+def run_ranks(
+    target: Callable[..., Any],
+    *arguments: Any,
+    processes: int,
+    logs: Path,
+    accelerator: str = "cpu",
+    limit: float = 300.0,
+) -> list[Any]:
+    """Start ranks, wait for them and return what each returned; see `start_ranks` and `Ranks.results`."""
+    return start_ranks(target, *arguments, processes=processes, logs=logs, accelerator=accelerator).results(limit)
+
+
+def _environment(rank: int, processes: int, port: int) -> dict[str, str]:
+    """Return the variables by which Lightning and torch find the other ranks: those of torchrun."""
+    return {
+        "LOCAL_RANK": str(rank),
+        "NODE_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",  # the store is not rank 0's, but the starting process's
+        "TORCHELASTIC_RESTART_COUNT": "0",
+        "OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // processes, 1)),
+    }
+
+
+def _rank(
+    target: Callable[..., Any], arguments: tuple[Any, ...], environment: dict[str, str], log: Path, answer: Connection
+) -> None:
+    orphans.die_with_the_parent()
+    with log.open("w") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    os.environ.update(environment)
+    import torch
+
+    torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
+    answer.send(target(*arguments))

@@ -1,0 +1,45 @@
+"""Ends a training early without losing a step: on SIGTERM, as schedulers send it before they take a machine, or Ctrl-C.
+
+A file of its own because it is about the process, not about the model. `--resume true` goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+from typing import Any
+
+import lightning.pytorch as pl
+
+from .logs import tell
+
+
+class StopOnSignal(pl.Callback):
+    """Finishes the step, lets the checkpoint be saved, and ends the training.
+
+    Whichever rank gets the signal, all ranks stop after the same step. A second signal ends the process at once.
+    """
+
+    def __init__(self) -> None:
+        """Nothing has been received yet."""
+        self.received: str | None = None
+        self.has_stopped = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen, in place of Lightning's handler, which ends without a checkpoint; its teardown restores all."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number).name
+        signal.signal(number, signal.SIG_DFL)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Stop if any rank has received a signal; a validation that is due is still made, no other one."""
+        if not trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
+            return
+        self.has_stopped = trainer.global_step < trainer.max_steps
+        trainer.should_stop = True
+        if trainer.global_step % trainer.val_check_interval:
+            trainer.limit_val_batches = 0
+        tell(f"{self.received or 'a signal to another rank'}: saving step {trainer.global_step}, then stopping")

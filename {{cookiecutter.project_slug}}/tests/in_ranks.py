@@ -1,0 +1,178 @@
+"""What the tests have done in ranks, which import it by name: trainings that are whole, stopped, or broken on purpose."""
+
+import os
+import signal
+from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from {{cookiecutter.__package_name}} import losses, model, training
+from {{cookiecutter.__package_name}}.data.datamodule import MNISTDataModule
+from {{cookiecutter.__package_name}}.runtime import checkpoint, rng, strategy
+from {{cookiecutter.__package_name}}.settings import Settings
+
+
+def train(settings: Settings, broken: str | None = None) -> int:
+    """Train, after something was broken if a name of BREAK is given; return the finished steps."""
+    if broken:
+        BREAK[broken]()
+    return training.train(settings).steps
+
+
+def stop(settings: Settings, step: int) -> tuple[int, bool]:
+    """Train, and send SIGTERM to the last rank in a step; return the finished steps and whether it has stopped."""
+    before_step(step, lambda trainer: signal_last_rank(trainer))
+    result = training.train(settings)
+    return result.steps, result.has_stopped
+
+
+def signal_last_rank(trainer: Any) -> None:
+    if trainer.global_rank == trainer.world_size - 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def evaluate_and_predict(settings: Settings) -> dict[str, Any]:
+    """Score and predict; return the scores."""
+    scores = training.evaluate(settings)
+    training.predict(settings)
+    return scores
+
+
+def dropped(settings: Settings) -> list[list[int]]:
+    """Train one step; return where each dropout of this rank has dropped, in the order of the calls."""
+    found: list[list[int]] = []
+    original = F.dropout
+
+    def watched(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        output = original(torch.ones_like(x), *args, **kwargs)
+        found.append(output.flatten().nonzero().flatten().tolist())
+        return x * output
+
+    F.dropout = watched  # type: ignore[assignment]
+    training.train(settings)
+    return found
+
+
+def before_step(step: int, do: Callable[[Any], None]) -> None:
+    """Have something done in the middle of a step, which is counted from 1."""
+    original = training.Progress.on_train_batch_end
+
+    def on_train_batch_end(self: Any, trainer: Any, *args: Any) -> None:
+        if trainer.global_step == step:
+            do(trainer)
+        original(self, trainer, *args)
+
+    training.Progress.on_train_batch_end = on_train_batch_end  # type: ignore[method-assign]
+
+
+# --- what must not go unnoticed
+
+
+def _alias_the_loss() -> None:
+    """Log the tensor that Megatron divides in place, and average the averages: what most examples do."""
+    forward = losses.ItemLossReduction.forward
+
+    def aliased(self: Any, batch: Any, forward_out: Any) -> Any:
+        loss, kept = forward(self, batch, forward_out)
+        return loss, {"avg": loss, "totals": kept["totals"]}
+
+    def mean_of_means(self: Any, parts: Any) -> Any:
+        means = losses_reduce(self, parts)
+        return {**means, losses.LOSS: torch.stack([part["avg"].detach() for part in parts]).mean()}
+
+    losses_reduce = losses.ItemLossReduction.reduce
+    losses.ItemLossReduction.forward, losses.ItemLossReduction.reduce = aliased, mean_of_means  # type: ignore[method-assign]
+
+
+def _report_one_rank_only() -> None:
+    """Leave out the sum over the data parallel ranks."""
+    alone = SimpleNamespace(size=lambda: 1)
+    losses.parallel_state = SimpleNamespace(get_data_parallel_group=lambda **_: alone)  # type: ignore[assignment]
+
+
+def _add_the_bias_on_every_rank() -> None:
+    """Add a bias before the sum over the tensor parallel ranks."""
+
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        inner, _ = self.up(x)
+        output, _ = self.down(F.gelu(inner))
+        return output + (self.config.tensor_model_parallel_size - 1) * self.down.bias
+
+    model.MLP.forward = forward  # type: ignore[method-assign]
+
+
+def _forget_that_norms_see_a_part() -> None:
+    """Do not sum the gradients of norms that see some rows only, with sequence parallel."""
+    original = model.Norm.__init__
+
+    def unmarked(self: Any, config: Any) -> None:
+        original(self, config)
+        for parameter in self.parameters():
+            parameter.sequence_parallel = False
+
+    model.Norm.__init__ = unmarked  # type: ignore[method-assign]
+
+
+def _draw_start_weights_in_turn() -> None:
+    """Draw the start weights of all parts from one stream, which depends on what a stage holds."""
+    model.start_weights = lambda config, part: torch.random.fork_rng(enabled=False)
+
+
+def _exchange_in_batches() -> None:
+    """Let virtual pipeline stages exchange in batches, as is Megatron's default."""
+    del strategy.Strategy.connect
+
+
+def _compute_in_fp32() -> None:
+    """Ignore the precision that was asked for."""
+    training.DTYPES["bf16"] = torch.float32
+    training.MegatronMixedPrecision = partial(_mixed_precision, training.MegatronMixedPrecision)  # type: ignore[misc]
+
+
+def _mixed_precision(original: Any, precision: str, **kwargs: Any) -> Any:
+    return original(precision="32", **kwargs)
+
+
+def _forget_the_position() -> None:
+    """Start the data anew on resume."""
+    MNISTDataModule.load_state_dict = lambda self, state: None  # type: ignore[method-assign]
+
+
+def _forget_the_random_numbers() -> None:
+    """Start dropout anew on resume."""
+    rng.RandomNumbers.load_state_dict = lambda self, state: None  # type: ignore[method-assign]
+
+
+def _forget_the_optimizer() -> None:
+    """Start Adam's moments anew on resume."""
+    strategy.Strategy.load_optimizer_state_dict = lambda *args, **kwargs: None
+
+
+def _validate_again() -> None:
+    """Leave Lightning's own ways on resume."""
+    training.NoSecondValidation = type("Nothing", (training.pl.Callback,), {})  # type: ignore[misc]
+
+
+def _trust_every_checkpoint() -> None:
+    """Do not look at the seal."""
+    checkpoint.damage = lambda path: None  # type: ignore[assignment]
+
+
+BREAK: dict[str, Callable[[], None]] = {
+    "loss aliased": _alias_the_loss,
+    "loss of one rank": _report_one_rank_only,
+    "bias on every rank": _add_the_bias_on_every_rank,
+    "norms not summed": _forget_that_norms_see_a_part,
+    "start weights in turn": _draw_start_weights_in_turn,
+    "exchange in batches": _exchange_in_batches,
+    "fp32": _compute_in_fp32,
+    "position forgotten": _forget_the_position,
+    "random numbers forgotten": _forget_the_random_numbers,
+    "optimizer forgotten": _forget_the_optimizer,
+    "validated again": _validate_again,
+    "seal ignored": _trust_every_checkpoint,
+}
