@@ -1,4 +1,4 @@
-"""What the tests have done in ranks, which import it by name: trainings that are whole, stopped, or broken on purpose."""
+"""What the tests let ranks do, which import it by name: train, be stopped, or be broken on purpose."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ def train(settings: Settings, broken: str | None = None) -> int:
 
 def stop(settings: Settings, step: int) -> tuple[int, bool]:
     """Train, and send SIGTERM to the last rank in a step; return the finished steps and whether it has stopped."""
-    before_step(step, lambda trainer: signal_last_rank(trainer))
+    in_step(step, signal_last_rank)
     result = training.train(settings)
     return result.steps, result.has_stopped
 
@@ -35,21 +35,14 @@ def signal_last_rank(trainer: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def evaluate_and_predict(settings: Settings) -> dict[str, Any]:
-    """Score and predict; return the scores."""
-    scores = training.evaluate(settings)
-    training.predict(settings)
-    return scores
-
-
 def dropped(settings: Settings) -> list[list[int]]:
-    """Train one step; return where each dropout of this rank has dropped, in the order of the calls."""
+    """Train one step; return where each dropout of this rank has dropped at first, in the order of the calls."""
     found: list[list[int]] = []
     original = F.dropout
 
     def watched(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         output = original(torch.ones_like(x), *args, **kwargs)
-        found.append(output.flatten().nonzero().flatten().tolist())
+        found.append(output.flatten()[:100].nonzero().flatten().tolist())
         return x * output
 
     F.dropout = watched  # type: ignore[assignment]
@@ -57,7 +50,7 @@ def dropped(settings: Settings) -> list[list[int]]:
     return found
 
 
-def before_step(step: int, do: Callable[[Any], None]) -> None:
+def in_step(step: int, do: Callable[[Any], None]) -> None:
     """Have something done in the middle of a step, which is counted from 1."""
     original = training.Progress.on_train_batch_end
 
@@ -89,9 +82,13 @@ def _alias_the_loss() -> None:
 
 
 def _report_one_rank_only() -> None:
-    """Leave out the sum over the data parallel ranks."""
-    alone = SimpleNamespace(size=lambda: 1)
-    losses.parallel_state = SimpleNamespace(get_data_parallel_group=lambda **_: alone)  # type: ignore[assignment]
+    """Leave out the sum over the data parallel ranks, in training."""
+    whole_group = losses.parallel_state.get_data_parallel_group
+
+    def get_data_parallel_group(**kwargs: Any) -> Any:
+        return SimpleNamespace(size=lambda: 1) if torch.is_grad_enabled() else whole_group(**kwargs)
+
+    losses.parallel_state = SimpleNamespace(get_data_parallel_group=get_data_parallel_group)  # type: ignore[assignment]
 
 
 def _add_the_bias_on_every_rank() -> None:

@@ -51,7 +51,7 @@ def asked(monkeypatch):
 
     def catch(settings):
         caught.append(settings)
-        return training.TrainingResult(Path(settings.run_dir), 0, {}, 0.0)
+        return training.TrainingResult(Path(settings.run_dir), 0, {}, 0.0, has_stopped=False)
 
     monkeypatch.setattr(training, "train", catch)
     monkeypatch.setattr(training, "predict", catch)

@@ -28,6 +28,9 @@ MAY_IMPORT = {
     "losses": {"data.item", "names"},
     "config": {"errors", "losses", "model"},
     "module": {"config", "data.item", "losses", "names"},
+    # what a person sees
+    "logs": {"files", "names", "settings"},
+    "stopping": {"logs"},
     # the cellar
     "runtime.noise": set(),
     "runtime.placeholders": set(),
@@ -36,10 +39,11 @@ MAY_IMPORT = {
     "runtime.orphans": set(),
     "runtime.writer": set(),
     "runtime.backend": {"errors", "runtime.cpu", "runtime.fused_adam", "runtime.orphans", "runtime.writer"},
-    "runtime.checkpoint": {"errors"},
+    "runtime.seal": {"files"},
+    "runtime.checkpoint": {"errors", "logs", "runtime.seal"},
+    "runtime.rng": {"logs"},
     "runtime.strategy": {"names"},
     # the only assembler
-    "logs": {"names", "settings"},
     "training": {
         "config",
         "data.datamodule",
@@ -50,8 +54,23 @@ MAY_IMPORT = {
         "names",
         "runtime.backend",
         "runtime.checkpoint",
+        "runtime.rng",
         "runtime.strategy",
         "settings",
+        "stopping",
+    },
+    # what proves that layouts agree
+    "proof.ranks": {"runtime.orphans"},
+    "proof.preload": {"runtime.noise", "training"},
+    "proof.layouts": {
+        "errors",
+        "files",
+        "names",
+        "proof.ranks",
+        "runtime.backend",
+        "runtime.checkpoint",
+        "settings",
+        "training",
     },
     # what reads a finished run
     "report_figures": {"names"},
@@ -59,16 +78,17 @@ MAY_IMPORT = {
     "report": {"errors", "names", "report_figures", "report_html"},
     # the front door
     "doctor": {"errors"},
-    "cli": {"errors", "runtime.noise", "settings"},
+    "cli": {"errors", "names", "runtime.noise", "settings"},
     # packages
     "__init__": {"runtime.placeholders"},
     "__main__": {"cli"},
     "data.__init__": set(),
+    "proof.__init__": set(),
     "runtime.__init__": set(),
 }
 
 # What a function imports when it is called.
-MAY_IMPORT_LATER = {"cli": {"doctor", "report", "training"}}
+MAY_IMPORT_LATER = {"cli": {"doctor", "proof.layouts", "report", "training"}}
 
 # What you replace by your own, and what puts it together, may say MNIST; every other room would be the wrong place.
 KNOW_THE_DATA = {

@@ -22,7 +22,7 @@ import torch
 
 import {{cookiecutter.__package_name}} as package
 from {{cookiecutter.__package_name}}.errors import UserError
-from {{cookiecutter.__package_name}}.runtime import backend, cpu, fused_adam, noise, placeholders, writer
+from {{cookiecutter.__package_name}}.runtime import backend, cpu, fused_adam, noise, placeholders, seal, writer
 
 PACKAGE = package.__name__
 RUNTIME = Path(package.__file__).parent / "runtime"
@@ -299,10 +299,10 @@ def write_all(buckets: list[Any]) -> Any:
 
 @pytest.fixture
 def checkpoints(tmp_path: Path) -> Path:
-    """Whole checkpoints of steps 2 and 10; then one without its end, one still marked, and something else."""
+    """Sealed checkpoints of steps 2 and 10; then one without its seal, one that NeMo has marked, and something else."""
     for name in ("step=2-val_loss=0.5", "step=2-last", "step=10-last", "step=30-last", "step=30-val_loss=0.1", "notes"):
         (tmp_path / name / "weights").mkdir(parents=True)
-        (tmp_path / name / "weights" / "metadata.json").touch()
+        (tmp_path / name / seal.SEAL).write_text("{}")
     (tmp_path / "step=20-last" / "weights").mkdir(parents=True)
     (tmp_path / "step=20-val_loss=0.2").mkdir()
     for name in ("step=30-last", "step=30-val_loss=0.1"):
@@ -310,12 +310,27 @@ def checkpoints(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_finders_pass_over_unfinished_and_damaged_checkpoints(checkpoints: Path) -> None:
+def test_finders_pass_over_unfinished_checkpoints(checkpoints: Path) -> None:
     from {{cookiecutter.__package_name}}.runtime import checkpoint
 
     last, best = checkpoint.last_checkpoint(checkpoints), checkpoint.best_checkpoint(checkpoints)
     assert last is not None and last.name == "step=10-last" and checkpoint.step_of(last) == 10
-    assert best.name == "step=2-val_loss=0.5" and checkpoint.weights(best).is_dir()
+    assert best.name == "step=2-val_loss=0.5" and checkpoint.weights(best) == best / "weights"
+
+
+def test_a_damaged_best_checkpoint_is_refused(checkpoints: Path) -> None:
+    from {{cookiecutter.__package_name}}.runtime.checkpoint import best_checkpoint
+
+    (checkpoints / "step=2-val_loss=0.5" / seal.SEAL).write_text('{"weights/common.pt": {"bytes": 1, "crc32": 2}}')
+    with pytest.raises(UserError, match=r"step=2-val_loss=0.5 is damaged \(weights/common.pt is missing\): restore it"):
+        best_checkpoint(checkpoints)
+
+
+def test_only_the_newest_last_checkpoint_and_the_one_before_are_kept(checkpoints: Path) -> None:
+    from {{cookiecutter.__package_name}}.runtime.checkpoint import _superseded
+
+    superseded = {Path(path).name for path in _superseded(checkpoints / "step=20-last")}
+    assert superseded == {"step=2-last", "step=30-last"}  # 30 is of a run that was resumed from before it
 
 
 def test_finders_without_a_checkpoint(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Proofs that any network of this project trains the same in every layout; used by the `layouts` command and the tests."""
+"""Proofs that any network of this project trains the same in every layout; for the command `layouts` and the tests."""

@@ -11,11 +11,12 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ..runtime import orphans
 
@@ -44,12 +45,19 @@ class Ranks:
             RanksFailed: a rank failed, or the limit is over.
         """
         deadline = time.monotonic() + limit
-        running = dict(zip((process.sentinel for process in self.processes), self.processes, strict=True))
+        results: list[Any] = [None] * len(self.processes)
+        pending: dict[Any, int] = {answer: rank for rank, answer in enumerate(self.answers)}
+        pending |= {process.sentinel: rank for rank, process in enumerate(self.processes)}
         try:
-            while running:
-                for sentinel in wait(list(running), timeout=max(deadline - time.monotonic(), 0)) or self._late(limit):
-                    self._check(running.pop(int(sentinel)))  # type: ignore[call-overload]
-            return [answer.recv() for answer in self.answers]
+            while pending:
+                for source in wait(list(pending), timeout=max(deadline - time.monotonic(), 0)) or self._late(limit):
+                    rank = pending.pop(source)
+                    if source is not self.answers[rank]:
+                        self._check(rank)
+                    else:
+                        with suppress(EOFError):  # it ended without an answer, which its exit code explains
+                            results[rank] = self.answers[rank].recv()
+            return results
         finally:
             self.kill()
 
@@ -60,15 +68,16 @@ class Ranks:
         for process in self.processes:
             process.join()
 
-    def _late(self, limit: float) -> list[int]:
+    def _late(self, limit: float) -> NoReturn:
         still = ", ".join(process.name for process in self.processes if process.is_alive())
         raise RanksFailed(f"{still} not done after {limit:.0f} s; {self._last_words(self.logs[0])}")
 
-    def _check(self, process: BaseProcess) -> None:
+    def _check(self, rank: int) -> None:
+        process = self.processes[rank]
         process.join()
         if process.exitcode:
-            log = self.logs[self.processes.index(process)]
-            raise RanksFailed(f"{process.name} ended with exit code {process.exitcode}; {self._last_words(log)}")
+            words = self._last_words(self.logs[rank])
+            raise RanksFailed(f"{process.name} ended with exit code {process.exitcode}; {words}")
 
     @staticmethod
     def _last_words(log: Path) -> str:
@@ -81,7 +90,7 @@ def start_ranks(
     """Call `target(*arguments)` in that many processes, from which a trainer of that many devices makes its group.
 
     Args:
-        target: a function that can be imported.
+        target: a function that can be imported; it trains, evaluates or predicts once, for one group can be made.
         arguments: what it takes; what it takes and returns is pickled.
         processes: number of ranks.
         logs: folder for `rank<n>.log`, all that a rank prints.

@@ -45,7 +45,6 @@ class Checkpoint(nemo.ModelCheckpoint):
         """Skip what NeMo's experiment manager does here: moving files, git logs, error logs, pandas."""
         super(nemo.ModelCheckpoint, self).on_train_start(trainer, pl_module)
 
-
     def _save_checkpoint(self, trainer: Any, filepath: str) -> None:
         """Save, seal, and remove the `-last` checkpoints before the previous one."""
         checkpoint = Path(ckpt_to_dir(filepath))
@@ -128,11 +127,7 @@ def weights(checkpoint: Path) -> Path:
 
 def _finished(folder: Path) -> list[Path]:
     """List the checkpoints that were saved to the end, and of which NeMo has not begun to remove anything."""
-    return [
-        path
-        for path in folder.glob("step=*")
-        if is_sealed(path) and not Path(f"{path}{_UNFINISHED}").exists()
-    ]
+    return [path for path in folder.glob("step=*") if is_sealed(path) and not Path(f"{path}{_UNFINISHED}").exists()]
 
 
 def _score(path: Path) -> float:

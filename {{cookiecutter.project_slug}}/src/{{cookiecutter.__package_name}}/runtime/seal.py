@@ -33,7 +33,7 @@ def seal(checkpoint: Path) -> None:
 
 
 def clear(checkpoint: Path) -> None:
-    """Remove what is left of a folder that is to be written again; the seal first, so that no moment shows half of it."""
+    """Remove a folder that is to be written again; its seal first, so that it is never half of a sealed one."""
     (checkpoint / SEAL).unlink(missing_ok=True)
     shutil.rmtree(checkpoint, ignore_errors=True)
 

@@ -1,0 +1,110 @@
+"""Kills a training at random moments, resumes it each time, and compares its end with that of an undisturbed one.
+
+    python tests/kills.py --kills 20 --seed 1
+
+It is killed with `kill -9`, in runs of one process, and of two of which one is killed. They save a checkpoint every two
+steps, so that many kills fall into that. The seed decides when a kill comes; what the run is at by then, the machine.
+"""
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from itertools import count
+from multiprocessing.connection import wait
+from pathlib import Path
+
+import in_ranks
+import torch
+from conftest import TINY, change, read_rows
+
+from {{cookiecutter.__package_name}} import names
+from {{cookiecutter.__package_name}}.proof.layouts import saved_tensors
+from {{cookiecutter.__package_name}}.proof.ranks import Ranks, start_ranks
+from {{cookiecutter.__package_name}}.runtime.checkpoint import Checkpoint
+from {{cookiecutter.__package_name}}.settings import Settings
+
+OFTEN = change(
+    TINY,
+    resume=True,
+    network="autoencoder_classifier",
+    model={"hidden_dropout": 0.1},
+    training={"max_steps": 30, "val_check_interval": 2, "micro_batch_size": 8},
+)
+LAYOUTS = ({"devices": 1}, {"devices": 2}, {"devices": 2, "tensor": 2, "sequence": True})
+
+
+def start(settings: Settings) -> Ranks:
+    logs = Path(f"{settings.run_dir}-logs")
+    return start_ranks(in_ranks.train, settings, processes=settings.parallel.devices, logs=logs)
+
+
+def kill(ranks: Ranks, chance: random.Random) -> None:
+    """Kill one rank, give the others a moment to notice, and make sure."""
+    chance.choice(ranks.processes).kill()
+    wait([process.sentinel for process in ranks.processes], timeout=5)
+    ranks.kill()
+
+
+def where(run: Path) -> str:
+    """Say what the run was doing when it was killed."""
+    saving = [path.name for path in run.glob(f"{names.CHECKPOINTS_FOLDER}/*{Checkpoint.UNFINISHED_CHECKPOINT_SUFFIX}")]
+    if saving:
+        return f"while {saving[0].removesuffix(Checkpoint.UNFINISHED_CHECKPOINT_SUFFIX)} was being written or removed"
+    if not (run / names.METRICS_FILE).exists():
+        return "before the first step"
+    return f"after step {read_rows(run)[-1][names.STEP]}"
+
+
+def equal(run: Path, reference: Path) -> bool:
+    """Tell whether all figures, weights and optimizer states are the same, to the last bit."""
+    ours, theirs = saved_tensors(run), saved_tensors(reference)
+    same_tensors = ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    metrics = [(folder / names.METRICS_FILE).read_text(encoding="utf-8") for folder in (run, reference)]
+    return same_tensors and metrics[0] == metrics[1]
+
+
+def try_kills(kills: int, seed: int, folder: Path) -> bool:
+    """Kill that many times, over as many runs as it takes; print each, and return whether every run ended exactly."""
+    chance = random.Random(seed)
+    done = 0
+    for number in count():
+        layout = LAYOUTS[number % len(LAYOUTS)]
+        settings = change(OFTEN, parallel=layout)
+        began = time.monotonic()
+        reference = folder / f"{number}-undisturbed"
+        start(change(settings, run_dir=str(reference))).results()
+        usual = time.monotonic() - began
+        run = folder / f"{number}-killed"
+        while done < kills:
+            ranks = start(change(settings, run_dir=str(run)))
+            delay = chance.uniform(0, usual)
+            if wait([process.sentinel for process in ranks.processes], timeout=delay):
+                break  # it was faster
+            kill(ranks, chance)
+            done += 1
+            print(f"kill {done:3}: run {number}, {layout}, after {delay:4.1f} s, {where(run)}", flush=True)
+        else:
+            ranks = start(change(settings, run_dir=str(run)))
+        ranks.results()
+        if not equal(run, reference):
+            print(f"run {number} did not end as the undisturbed one: {run}")
+            return False
+        print(f"run {number}: ended bit for bit as the undisturbed one", flush=True)
+        if done >= kills:
+            return True
+    raise AssertionError("unreachable")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--kills", type=int, default=20, help="how many (default: 20)")
+    parser.add_argument("--seed", type=int, default=1, help="of the moments (default: 1)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        return 0 if try_kills(options.kills, options.seed, Path(folder)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,237 @@
+"""Resume: a run that was stopped, killed or damaged ends as the one that was left alone, to the last bit."""
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import in_ranks
+import kills
+import pytest
+from conftest import ENVIRONMENT, PACKAGE, TINY, change, read_rows
+
+from {{cookiecutter.__package_name}} import cli, names
+from {{cookiecutter.__package_name}}.errors import UserError
+from {{cookiecutter.__package_name}}.proof import layouts
+from {{cookiecutter.__package_name}}.proof.ranks import RanksFailed, run_ranks
+from {{cookiecutter.__package_name}}.runtime.checkpoint import last_checkpoint
+from {{cookiecutter.__package_name}}.settings import save_settings
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+# Dropout, so that random numbers matter; validation and checkpoints every five steps, two micro batches a step.
+WITH_DROPOUT = change(
+    TINY,
+    network="autoencoder_classifier",
+    resume=True,
+    model={"num_layers": 4, "hidden_dropout": 0.1},
+    training={"val_check_interval": 5, "micro_batch_size": 8, "lr": 1e-3},
+)
+WITHOUT_DROPOUT = change(WITH_DROPOUT, model={"hidden_dropout": 0.0})
+LAYOUTS = {
+    "one process": {"devices": 1},
+    "data 2": {"devices": 2},
+    "sequence 2": {"devices": 2, "tensor": 2, "sequence": True},
+    "pipeline 2 x 2": {"devices": 2, "pipeline": 2, "virtual_pipeline": 2},
+    "data 3": {"devices": 3},
+}
+
+
+def settings_of(name, run, settings=WITH_DROPOUT, **changes):
+    batch = {"global_batch_size": 24 * 2, "micro_batch_size": 8} if name == "data 3" else {}
+    return change(settings, run_dir=str(run), parallel=LAYOUTS[name], training=batch, **changes)
+
+
+def in_layout(target, settings, *arguments):
+    logs = Path(f"{settings.run_dir}-logs")
+    return run_ranks(target, settings, *arguments, processes=settings.parallel.devices, logs=logs)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Make the run that was left alone, once for each layout and settings."""
+    made = {}
+
+    def make(name, settings=WITH_DROPOUT):
+        key = (name, settings.model.hidden_dropout)
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp("whole") / "run"
+            in_layout(in_ranks.train, settings_of(name, made[key], settings))
+        return made[key]
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [*(("one process", step) for step in (1, 4, 5, 13, 19)), ("data 2", 7), ("sequence 2", 7), ("pipeline 2 x 2", 7)],
+)
+def test_a_run_stopped_at_any_step_and_resumed_ends_bit_for_bit_as_the_whole_one(name, step, whole, tmp_path):
+    settings = settings_of(name, tmp_path / "run")
+    assert in_layout(in_ranks.stop, settings, step)[0] == (step, True)
+    assert read_rows(tmp_path / "run")[-1][names.STEP] == str(step)
+    in_layout(in_ranks.train, settings)
+    assert kills.equal(tmp_path / "run", whole(name))
+    best = {path.name for path in (tmp_path / "run" / names.CHECKPOINTS_FOLDER).glob("*val_loss*")}
+    assert best == {path.name for path in (whole(name) / names.CHECKPOINTS_FOLDER).glob("*val_loss*")}
+
+
+@pytest.mark.parametrize(
+    ("broken", "step"),
+    [("random numbers forgotten", 7), ("position forgotten", 7), ("optimizer forgotten", 7), ("validated again", 5)],
+)
+def test_what_a_resume_forgets_is_noticed(broken, step, whole, tmp_path):
+    settings = settings_of("one process", tmp_path / "run")
+    in_layout(in_ranks.stop, settings, step)
+    in_layout(in_ranks.train, settings, broken)
+    assert not kills.equal(tmp_path / "run", whole("one process"))
+
+
+@pytest.mark.parametrize("name", ["data 2", "sequence 2", "pipeline 2 x 2"])
+def test_a_run_resumed_in_another_layout_ends_as_the_whole_one_but_for_rounding(name, whole, tmp_path):
+    in_layout(in_ranks.stop, settings_of("one process", tmp_path / "run", WITHOUT_DROPOUT), 7)
+    in_layout(in_ranks.stop, settings_of(name, tmp_path / "run", WITHOUT_DROPOUT), 12)
+    in_layout(in_ranks.train, settings_of("one process", tmp_path / "run", WITHOUT_DROPOUT))
+    found = layouts.compare(tmp_path / "run", whole("one process", WITHOUT_DROPOUT))
+    assert found.within(layouts.BOUNDS["fp32"]), found
+
+
+def test_another_layout_is_told_to_draw_new_random_numbers(tmp_path):
+    in_layout(in_ranks.stop, settings_of("data 2", tmp_path / "run"), 7)
+    in_layout(in_ranks.train, settings_of("one process", tmp_path / "run"))
+    assert "dropout goes on with new random numbers" in (tmp_path / "run-logs" / "rank0.log").read_text()
+
+
+# --- damage
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGE = {
+    "a bit flipped": (flip_a_bit, "weights/__0_0.distcp has another checksum"),
+    "cut off": (lambda path: path.write_bytes(path.read_bytes()[:-1]), "weights/__0_0.distcp has "),
+    "lost": (Path.unlink, "weights/__0_0.distcp is missing"),
+}
+
+
+@pytest.fixture
+def stopped(whole, tmp_path):
+    """A run with checkpoints of the steps 5 and 7."""
+    settings = settings_of("one process", tmp_path / "run")
+    in_layout(in_ranks.stop, settings, 7)
+    return settings
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(damage, stopped, whole, capfd):
+    run = Path(stopped.run_dir)
+    do, words = DAMAGE[damage]
+    do(run / names.CHECKPOINTS_FOLDER / "step=7-last" / "weights" / "__0_0.distcp")
+    assert last_checkpoint(run / names.CHECKPOINTS_FOLDER).name == "step=5-last"
+    [line] = capfd.readouterr().err.splitlines()
+    assert re.search(rf"step=7-last is damaged \({words}.*\): going back to the one before$", line)
+    in_layout(in_ranks.train, stopped)
+    assert kills.equal(run, whole("one process"))
+    assert {path.name for path in run.glob("checkpoints/*-last")} == {"step=15-last", "step=20-last"}
+
+
+def test_a_damaged_checkpoint_would_do_harm_if_it_were_not_noticed(stopped, whole):
+    run = Path(stopped.run_dir)
+    flip_a_bit(run / names.CHECKPOINTS_FOLDER / "step=7-last" / "weights" / "__0_0.distcp")
+    try:
+        in_layout(in_ranks.train, stopped, "seal ignored")
+    except RanksFailed:
+        return  # torch noticed, in its own words
+    assert not kills.equal(run, whole("one process"))
+
+
+def test_if_every_checkpoint_is_damaged_the_run_does_not_silently_start_anew(stopped):
+    folder = Path(stopped.run_dir) / names.CHECKPOINTS_FOLDER
+    for checkpoint in folder.iterdir():
+        flip_a_bit(checkpoint / "weights" / "common.pt")
+    with pytest.raises(UserError, match=r"every checkpoint in .* is damaged: restore one, or train anew"):
+        last_checkpoint(folder)
+
+
+def test_a_checkpoint_that_was_never_finished_does_not_count(stopped):
+    folder = Path(stopped.run_dir) / names.CHECKPOINTS_FOLDER
+    (folder / "step=7-last" / "files.json").unlink()  # it is written last
+    assert last_checkpoint(folder).name == "step=5-last"
+
+
+# --- kill -9
+
+
+def test_killed_at_random_moments_a_run_ends_bit_for_bit_as_the_undisturbed_one(tmp_path, capsys):
+    assert kills.try_kills(kills=6, seed=1, folder=tmp_path)
+    assert len(re.findall("^kill", capsys.readouterr().out, re.MULTILINE)) == 6
+
+
+def test_a_run_that_ends_otherwise_would_be_noticed(whole, tmp_path):
+    shutil.copytree(whole("one process"), tmp_path / "run")
+    assert kills.equal(tmp_path / "run", whole("one process"))
+    rows = (tmp_path / "run" / names.METRICS_FILE).read_text()
+    (tmp_path / "run" / names.METRICS_FILE).write_text(rows[:-3] + "1\r\n")
+    assert not kills.equal(tmp_path / "run", whole("one process"))
+    (tmp_path / "run" / names.METRICS_FILE).write_text(rows)
+    in_layout(in_ranks.train, change(settings_of("one process", tmp_path / "other"), seed=2))
+    shutil.copytree(tmp_path / "other" / "checkpoints", tmp_path / "run" / "checkpoints", dirs_exist_ok=True)
+    assert not kills.equal(tmp_path / "run", whole("one process"))
+
+
+def test_a_last_row_that_a_crash_cut_off_is_written_anew(stopped, whole):
+    with (Path(stopped.run_dir) / names.METRICS_FILE).open("a") as file:
+        file.write("8,0.1")
+    in_layout(in_ranks.train, stopped)
+    assert kills.equal(Path(stopped.run_dir), whole("one process"))
+
+
+# --- signals
+
+
+def signalled(number, run, devices, settings):
+    """Start the command, signal it after the third step, and return it when it has ended."""
+    save_settings(change(settings, run_dir=str(run), parallel={"devices": devices}), run.parent)
+    words = [sys.executable, "-m", PACKAGE, "pretrain", "--config", str(run.parent / names.SETTINGS_FILE)]
+    process = subprocess.Popen(
+        words, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (run / names.METRICS_FILE).exists() or len(read_rows(run)) < 3:
+            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+            time.sleep(0.02)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
+@pytest.mark.parametrize(("number", "devices"), [(signal.SIGTERM, 2), (signal.SIGINT, 1)])
+def test_a_signal_saves_the_step_and_ends_with_its_own_code(number, devices, tmp_path):
+    long = change(TINY, training={"max_steps": 5_000, "val_check_interval": 1_000, "log_every_n_steps": 1})
+    answer = signalled(number, tmp_path / "run", devices, long)
+    step = int(read_rows(tmp_path / "run")[-1][names.STEP])
+    assert answer.returncode == cli.STOPPED == 75, answer.stderr
+    assert answer.stderr == f"{number.name}: saving step {step}, then stopping\n"
+    assert answer.stdout == f"stopped after step {step} of 5000; go on with --resume true\n"
+    assert last_checkpoint(tmp_path / "run" / names.CHECKPOINTS_FOLDER).name == f"step={step}-last"
+
+
+def test_a_signal_before_the_first_step_leaves_nothing(command, tmp_path, monkeypatch):
+    def interrupted(settings):
+        raise KeyboardInterrupt
+
+    from {{cookiecutter.__package_name}} import training
+
+    monkeypatch.setattr(training, "train", interrupted)
+    assert cli.main(["pretrain", "--accelerator", "cpu", "--run_dir", str(tmp_path / "run")]) == cli.INTERRUPTED
+    assert not (tmp_path / "run").exists()
