@@ -46,6 +46,10 @@ src/<package>/losses.py
 src/<package>/model.py
 src/<package>/module.py
 src/<package>/names.py
+src/<package>/proof/__init__.py
+src/<package>/proof/layouts.py
+src/<package>/proof/preload.py
+src/<package>/proof/ranks.py
 src/<package>/report.py
 src/<package>/report_figures.py
 src/<package>/report_html.py
@@ -58,11 +62,16 @@ src/<package>/runtime/fused_adam.py
 src/<package>/runtime/noise.py
 src/<package>/runtime/orphans.py
 src/<package>/runtime/placeholders.py
+src/<package>/runtime/rng.py
+src/<package>/runtime/seal.py
 src/<package>/runtime/strategy.py
 src/<package>/runtime/writer.py
 src/<package>/settings.py
+src/<package>/stopping.py
 src/<package>/training.py
 tests/conftest.py
+tests/in_ranks.py
+tests/kills.py
 tests/test_cli.py
 tests/test_config.py
 tests/test_data.py
@@ -71,6 +80,7 @@ tests/test_losses.py
 tests/test_model.py
 tests/test_readme.py
 tests/test_report.py
+tests/test_resume.py
 tests/test_rooms.py
 tests/test_runtime.py
 tests/test_runtime_canaries.py
@@ -176,7 +186,7 @@ def test_make_lists_its_targets_in_a_path_with_spaces(baker: Baker, tmp_path):
     project = baker.bake(folder)
     listed = run_ok("make", cwd=project.path, timeout=20)
     targets = re.findall(r"^  make (\w+) +\w", listed, re.MULTILINE)
-    assert targets == ["help", "setup", "train", "check", "test", "lint", "lock", "clean"]
+    assert targets == ["help", "setup", "train", "layouts", "kills", "check", "test", "lint", "lock", "clean"]
 
 
 def test_setup_runs_again_only_when_its_inputs_change(baker: Baker, tmp_path):

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from {{cookiecutter.__package_name}} import losses, model, training
 from {{cookiecutter.__package_name}}.data.datamodule import MNISTDataModule
-from {{cookiecutter.__package_name}}.runtime import checkpoint, rng, strategy
+from {{cookiecutter.__package_name}}.runtime import checkpoint, fused_adam, rng, strategy
 from {{cookiecutter.__package_name}}.settings import Settings
 
 
@@ -145,8 +145,17 @@ def _forget_the_random_numbers() -> None:
 
 
 def _forget_the_optimizer() -> None:
-    """Start Adam's moments anew on resume."""
-    strategy.Strategy.load_optimizer_state_dict = lambda *args, **kwargs: None
+    """Start Adam's first moment anew on resume."""
+    step = fused_adam.FusedAdam.step
+
+    def forgetful(self: Any) -> None:
+        if not hasattr(self, "has_forgotten"):
+            self.has_forgotten = True
+            for state in self.state.values():
+                state["exp_avg"].zero_()
+        step(self)
+
+    fused_adam.FusedAdam.step = forgetful  # type: ignore[method-assign,assignment]
 
 
 def _validate_again() -> None:

@@ -22,7 +22,7 @@ from conftest import TINY, change, read_rows
 from {{cookiecutter.__package_name}} import names
 from {{cookiecutter.__package_name}}.proof.layouts import saved_tensors
 from {{cookiecutter.__package_name}}.proof.ranks import Ranks, start_ranks
-from {{cookiecutter.__package_name}}.runtime.checkpoint import Checkpoint
+from {{cookiecutter.__package_name}}.runtime.checkpoint import Checkpoint, last_checkpoint, step_of
 from {{cookiecutter.__package_name}}.settings import Settings
 
 OFTEN = change(
@@ -30,7 +30,7 @@ OFTEN = change(
     resume=True,
     network="autoencoder_classifier",
     model={"hidden_dropout": 0.1},
-    training={"max_steps": 30, "val_check_interval": 2, "micro_batch_size": 8},
+    training={"max_steps": 16, "val_check_interval": 2, "micro_batch_size": 8},
 )
 LAYOUTS = ({"devices": 1}, {"devices": 2}, {"devices": 2, "tensor": 2, "sequence": True})
 
@@ -57,6 +57,12 @@ def where(run: Path) -> str:
     return f"after step {read_rows(run)[-1][names.STEP]}"
 
 
+def has_finished(run: Path) -> bool:
+    """Tell whether the last step has been saved; there is nothing to resume then."""
+    checkpoint = last_checkpoint(run / names.CHECKPOINTS_FOLDER)
+    return checkpoint is not None and step_of(checkpoint) == OFTEN.training.max_steps
+
+
 def equal(run: Path, reference: Path) -> bool:
     """Tell whether all figures, weights and optimizer states are the same, to the last bit."""
     ours, theirs = saved_tensors(run), saved_tensors(reference)
@@ -77,17 +83,15 @@ def try_kills(kills: int, seed: int, folder: Path) -> bool:
         start(change(settings, run_dir=str(reference))).results()
         usual = time.monotonic() - began
         run = folder / f"{number}-killed"
-        while done < kills:
+        while not has_finished(run):
             ranks = start(change(settings, run_dir=str(run)))
-            delay = chance.uniform(0, usual)
+            delay = chance.uniform(0, usual) if done < kills else None
             if wait([process.sentinel for process in ranks.processes], timeout=delay):
-                break  # it was faster
+                ranks.results()  # it was faster
+                continue
             kill(ranks, chance)
             done += 1
             print(f"kill {done:3}: run {number}, {layout}, after {delay:4.1f} s, {where(run)}", flush=True)
-        else:
-            ranks = start(change(settings, run_dir=str(run)))
-        ranks.results()
         if not equal(run, reference):
             print(f"run {number} did not end as the undisturbed one: {run}")
             return False

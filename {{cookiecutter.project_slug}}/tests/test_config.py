@@ -21,6 +21,7 @@ from {{cookiecutter.__package_name}}.losses import (
 )
 from {{cookiecutter.__package_name}}.names import CHECKPOINTS_FOLDER
 from {{cookiecutter.__package_name}}.runtime.checkpoint import best_checkpoint
+from {{cookiecutter.__package_name}}.runtime.seal import SEAL
 from {{cookiecutter.__package_name}}.training import make_module
 
 
@@ -155,6 +156,6 @@ def test_a_deeper_trunk_is_refused_by_the_names_of_its_new_blocks(network):
 def test_an_unfinished_checkpoint_is_not_started_from(pretrained, tmp_path):
     shutil.copytree(pretrained.folder / CHECKPOINTS_FOLDER, tmp_path / "checkpoints")
     best = best_checkpoint(tmp_path / "checkpoints")
-    (best / "weights" / "metadata.json").unlink()
+    (best / SEAL).unlink()  # which is written last
     with pytest.raises(UserError, match="holds no finished checkpoint"):
         best_checkpoint(tmp_path / "checkpoints")

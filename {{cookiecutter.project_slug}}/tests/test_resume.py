@@ -67,7 +67,7 @@ def whole(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("name", "step"),
-    [*(("one process", step) for step in (1, 4, 5, 13, 19)), ("data 2", 7), ("sequence 2", 7), ("pipeline 2 x 2", 7)],
+    [*(("one process", step) for step in (1, 5, 13)), ("data 2", 7), ("sequence 2", 7), ("pipeline 2 x 2", 7)],
 )
 def test_a_run_stopped_at_any_step_and_resumed_ends_bit_for_bit_as_the_whole_one(name, step, whole, tmp_path):
     settings = settings_of(name, tmp_path / "run")
@@ -109,8 +109,14 @@ def test_another_layout_is_told_to_draw_new_random_numbers(tmp_path):
 
 
 def flip_a_bit(path):
+    flip_bits(path, 1)
+
+
+def flip_bits(path, number):
+    """Flip a bit in each of some bytes in the middle of a file."""
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
+    for place in range(len(content) // 2, len(content) // 2 + number):
+        content[place] ^= 1
     path.write_bytes(content)
 
 
@@ -144,7 +150,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(damage, stopped
 
 def test_a_damaged_checkpoint_would_do_harm_if_it_were_not_noticed(stopped, whole):
     run = Path(stopped.run_dir)
-    flip_a_bit(run / names.CHECKPOINTS_FOLDER / "step=7-last" / "weights" / "__0_0.distcp")
+    flip_bits(run / names.CHECKPOINTS_FOLDER / "step=7-last" / "weights" / "__0_0.distcp", 10_000)
     try:
         in_layout(in_ranks.train, stopped, "seal ignored")
     except RanksFailed:
@@ -170,8 +176,8 @@ def test_a_checkpoint_that_was_never_finished_does_not_count(stopped):
 
 
 def test_killed_at_random_moments_a_run_ends_bit_for_bit_as_the_undisturbed_one(tmp_path, capsys):
-    assert kills.try_kills(kills=6, seed=1, folder=tmp_path)
-    assert len(re.findall("^kill", capsys.readouterr().out, re.MULTILINE)) == 6
+    assert kills.try_kills(kills=3, seed=1, folder=tmp_path)
+    assert len(re.findall("^kill", capsys.readouterr().out, re.MULTILINE)) == 3
 
 
 def test_a_run_that_ends_otherwise_would_be_noticed(whole, tmp_path):
@@ -226,7 +232,7 @@ def test_a_signal_saves_the_step_and_ends_with_its_own_code(number, devices, tmp
     assert last_checkpoint(tmp_path / "run" / names.CHECKPOINTS_FOLDER).name == f"step={step}-last"
 
 
-def test_a_signal_before_the_first_step_leaves_nothing(command, tmp_path, monkeypatch):
+def test_a_signal_before_the_first_step_leaves_nothing(tmp_path, monkeypatch):
     def interrupted(settings):
         raise KeyboardInterrupt
 

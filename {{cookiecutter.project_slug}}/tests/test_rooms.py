@@ -60,7 +60,7 @@ MAY_IMPORT = {
         "stopping",
     },
     # what proves that layouts agree
-    "proof.ranks": {"runtime.orphans"},
+    "proof.ranks": {"runtime.noise", "runtime.orphans"},
     "proof.preload": {"runtime.noise", "training"},
     "proof.layouts": {
         "errors",

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch.distributed import checkpoint as dcp
+from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
 
 from .. import names
 from ..errors import UserError
@@ -236,7 +237,7 @@ def saved_tensors(run: Path, prefix: str = "") -> dict[str, torch.Tensor]:
     """Read what a run saved last, whole tensors by their names in the checkpoint: weights, and the optimizer's."""
     checkpoint = last_checkpoint(run / names.CHECKPOINTS_FOLDER)
     assert checkpoint is not None, f"{run} has been trained, and so has a checkpoint"
-    reader = dcp.FileSystemReader(weights(checkpoint))
+    reader = FileSystemReader(weights(checkpoint))
     found = reader.read_metadata().state_dict_metadata
     tensors = {
         name: torch.empty(item.size, dtype=item.properties.dtype)
@@ -245,7 +246,7 @@ def saved_tensors(run: Path, prefix: str = "") -> dict[str, torch.Tensor]:
     }
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")  # no_dist says so
-        dcp.load(tensors, storage_reader=reader, no_dist=True)
+        load(tensors, storage_reader=reader, no_dist=True)
     return tensors
 
 

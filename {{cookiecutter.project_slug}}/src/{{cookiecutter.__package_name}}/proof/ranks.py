@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import sys
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..runtime import orphans
+from ..runtime import noise, orphans
 
 
 class RanksFailed(Exception):
@@ -96,19 +97,20 @@ def start_ranks(
         logs: folder for `rank<n>.log`, all that a rank prints.
         accelerator: "cpu" or "gpu"; a process that uses CUDA cannot be forked, and so imports everything itself.
     """
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     logs.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("forkserver" if accelerator == "cpu" else "spawn")
     if accelerator == "cpu":
         context.set_forkserver_preload([f"{__package__}.preload"])
+    work = pickle.dumps((target, arguments))  # so that a rank can mute itself before it imports the target's module
     ranks = Ranks([], [], [], TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False))
     for rank in range(processes):
         answer, far_end = context.Pipe(duplex=False)
         log = logs / f"rank{rank}.log"
         environment = _environment(rank, processes, ranks.store.port)
         process = context.Process(  # type: ignore[attr-defined]
-            target=_rank, args=(target, arguments, environment, log, far_end), name=f"rank {rank}", daemon=True
+            target=_rank, args=(work, environment, log, far_end), name=f"rank {rank}", daemon=True
         )
         process.start()
         far_end.close()
@@ -143,15 +145,15 @@ def _environment(rank: int, processes: int, port: int) -> dict[str, str]:
     }
 
 
-def _rank(
-    target: Callable[..., Any], arguments: tuple[Any, ...], environment: dict[str, str], log: Path, answer: Connection
-) -> None:
+def _rank(work: bytes, environment: dict[str, str], log: Path, answer: Connection) -> None:
     orphans.die_with_the_parent()
     with log.open("w") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
     os.environ.update(environment)
+    noise.quiet()
     import torch
 
     torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
+    target, arguments = pickle.loads(work)
     answer.send(target(*arguments))
