@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from conftest import TINY, change, read_rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from {{cookiecutter.__package_name}} import names, training
+from {{cookiecutter.__package_name}} import logs, names, training
 from {{cookiecutter.__package_name}}.data.dataset import EmbeddedMNIST
 from {{cookiecutter.__package_name}}.data.resampling import resample, split_validation
 from {{cookiecutter.__package_name}}.errors import UserError
@@ -124,6 +125,37 @@ def test_validation_is_the_plain_mean_over_all_items(pretrained, finetuned, digi
     loss, *result = plain_figures(plain_network(finetuned.end), digits["val"])
     assert column(finetuned.rows, names.VAL_LOSS)[-1] == pytest.approx(loss, abs=1e-6)
     assert column(finetuned.rows, names.VAL_ACCURACY)[-1] == pytest.approx(plain_accuracy(*result), abs=1e-6)
+
+
+def test_bar_and_tensorboard_show_each_figure_at_its_step(tiny, train, monkeypatch):
+    shown = {}
+
+    class Bar:
+        def __init__(self, *, total, initial, **_):
+            self.step = initial
+
+        def update(self, steps):
+            self.step += steps
+
+        def set_postfix_str(self, text, refresh):
+            shown[self.step] = text
+
+        def write(self, line, file):
+            assert f"step {self.step}/4" in line
+
+        def close(self):
+            assert self.step == 4
+
+    monkeypatch.setattr(logs, "tqdm", Bar)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    steps = {"max_steps": 4, "warmup_steps": 0, "val_check_interval": 2, "micro_batch_size": 8}
+    trained = train(tiny(network="classifier", training=steps))
+    losses = column(trained.rows, names.TRAIN_LOSS)
+    assert shown == {step: f"{names.TRAIN_LOSS} {loss:.4g}" for step, loss in enumerate(losses, start=1)}
+    board = EventAccumulator(str(trained.folder / names.TENSORBOARD_FOLDER)).Reload()
+    for name in (names.TRAIN_LOSS, names.TRAIN_ACCURACY, names.VAL_LOSS, names.VAL_ACCURACY):
+        logged = [(int(row[names.STEP]), float(row[name])) for row in trained.rows if row[name]]
+        assert [(event.step, pytest.approx(event.value)) for event in board.Scalars(name)] == logged
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .files import write_whole
-from .names import LEARNING_RATE, STEP, TENSORBOARD_FOLDER, TRAIN_LOSS
+from .names import LEARNING_RATE, LOSS, STEP, TENSORBOARD_FOLDER, TRAIN_LOSS
 from .settings import Settings, save_settings
 
 
@@ -123,12 +123,12 @@ class Progress(pl.Callback):
         if trainer.is_global_zero and sys.stderr.isatty():
             self.bar = tqdm(total=trainer.max_steps, initial=trainer.global_step, unit="step", dynamic_ncols=True)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        """Advance by one optimizer step."""
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any) -> None:
+        """Advance by one optimizer step; its loss is in `outputs`, for the module logs it after this hook."""
         if self.bar is not None:
             self.bar.update(1)
             if trainer.global_step % self.every_n_steps == 0:
-                self.bar.set_postfix_str(_figures(trainer.callback_metrics, (TRAIN_LOSS,)), refresh=False)
+                self.bar.set_postfix_str(_figures({TRAIN_LOSS: outputs[LOSS]}, (TRAIN_LOSS,)), refresh=False)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Print the figures of this validation as a line that stays."""
