@@ -238,6 +238,29 @@ def test_a_layout_that_differs_or_fails_is_not_passed_over(tmp_path, monkeypatch
     assert not written["holds"]
 
 
+def test_a_reference_that_fails_ends_the_command(tmp_path, monkeypatch, capfd):
+    def fail(settings):
+        raise RanksFailed("rank 0 ended with exit code 1; the end of its log")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(layouts, "train_in_ranks", fail)
+    assert cli.main(["layouts", "--accelerator", "cpu"]) == 2
+    assert capfd.readouterr().err.endswith(
+        "error: the reference itself cannot be trained: rank 0 ended with exit code 1; the end of its log\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "words", [["--parallel.tensor", "2"], ["--training.micro_batch_size", "4"], ["--training.global_batch_size", "0"]]
+)
+def test_what_the_command_would_not_follow_is_refused(words, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["layouts", "--accelerator", "cpu", *words]) == 2
+    [line] = capfd.readouterr().err.splitlines()
+    assert words[0].partition(".")[0] in line
+
+
 def test_what_cannot_be_compared_is_never_equal():
     bounds = layouts.Differences(1.0, 1.0, 1.0)
     assert not layouts.Differences(layouts._largest_difference([1.0], [1.0, 2.0]), 0.0, 0.0).within(bounds)

@@ -138,7 +138,7 @@ def prove(settings: Settings) -> dict[str, Any]:
         What layouts.json holds; `holds` tells whether every layout is within its bound.
 
     Raises:
-        UserError: the reference itself cannot be trained with these settings.
+        UserError: the settings already split the work, or the reference itself cannot be trained with them.
     """
     accelerator, most = _machine(settings)
     reference, *others = enumerate_layouts(most, accelerator)
@@ -180,6 +180,8 @@ def _rows(settings: Settings, layouts: list[Layout]) -> Iterator[dict[str, Any]]
                 seconds = train_in_ranks(layout.settings(settings, run))
                 found, error = compare(run, runs[0]), None
             except RanksFailed as failure:
+                if layout == layouts[0]:
+                    raise UserError(f"the reference itself cannot be trained: {failure}") from failure
                 seconds, found, error = 0.0, Differences(math.nan, math.nan, math.nan), str(failure)
             name = str(layout) if times == 1 else f"{layout} on {layout.accelerator}"
             holds = found.within(BOUNDS[settings.training.precision], times)
@@ -258,8 +260,13 @@ def _largest_weight_difference(ours: dict[str, torch.Tensor], theirs: dict[str, 
 
 def _machine(settings: Settings) -> tuple[Literal["cpu", "gpu"], int]:
     """Return the accelerator, and how many processes of it there can be."""
-    accelerator = choose(settings.accelerator, devices=1)
     most = settings.parallel.devices
+    if settings.parallel != ParallelSettings(most) or settings.training.micro_batch_size is not None:
+        raise UserError(
+            "layouts splits the work in every way itself: of --parallel give devices only, the most processes, and no "
+            "--training.micro_batch_size"
+        )
+    accelerator = choose(settings.accelerator, devices=1)
     return accelerator, min(most, torch.cuda.device_count()) if accelerator == "gpu" else most
 
 
