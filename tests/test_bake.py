@@ -53,6 +53,7 @@ src/<package>/proof/ranks.py
 src/<package>/report.py
 src/<package>/report_figures.py
 src/<package>/report_html.py
+src/<package>/run_settings.py
 src/<package>/runtime/README.md
 src/<package>/runtime/__init__.py
 src/<package>/runtime/backend.py

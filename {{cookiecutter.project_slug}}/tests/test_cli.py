@@ -14,7 +14,8 @@ from {{cookiecutter.__package_name}} import training
 from {{cookiecutter.__package_name}}.cli import COMMANDS, FINETUNE, PRETRAIN, PROG, main
 from {{cookiecutter.__package_name}}.data.dataset import EmbeddedMNIST
 from {{cookiecutter.__package_name}}.names import SETTINGS_FILE
-from {{cookiecutter.__package_name}}.settings import ParallelSettings, Settings, save_settings
+from {{cookiecutter.__package_name}}.run_settings import save_settings
+from {{cookiecutter.__package_name}}.settings import ParallelSettings, Settings
 
 SMALL = ["--accelerator", "cpu", "--model.num_layers", "2", "--training.max_steps", "3", "--training.warmup_steps", "0"]
 

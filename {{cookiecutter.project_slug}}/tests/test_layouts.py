@@ -17,7 +17,8 @@ from {{cookiecutter.__package_name}} import cli, names, training
 from {{cookiecutter.__package_name}}.proof import layouts
 from {{cookiecutter.__package_name}}.proof.layouts import Layout
 from {{cookiecutter.__package_name}}.proof.ranks import RanksFailed, run_ranks
-from {{cookiecutter.__package_name}}.settings import ParallelSettings, save_settings
+from {{cookiecutter.__package_name}}.run_settings import save_settings
+from {{cookiecutter.__package_name}}.settings import ParallelSettings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -231,8 +232,8 @@ def test_a_layout_that_differs_or_fails_is_not_passed_over(tmp_path, monkeypatch
     assert cli.main(["layouts", "--accelerator", "cpu"]) == 1
     out, err = capfd.readouterr()
     assert "rank 1 ended with exit code 1" in out
-    assert "DIFFERS\n" in out
-    assert err.endswith("error: a layout trains another model, see above\n")
+    assert "DIFFERS in weight\n" in out
+    assert err.endswith("with the default settings of this command, see above\n")
     written = json.loads((tmp_path / names.LAYOUTS_FILE).read_text())
     assert [row["holds"] for row in written["layouts"]] == [True, False, False]
     assert not written["holds"]

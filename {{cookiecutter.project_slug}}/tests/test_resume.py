@@ -17,8 +17,8 @@ from {{cookiecutter.__package_name}} import cli, names
 from {{cookiecutter.__package_name}}.errors import UserError
 from {{cookiecutter.__package_name}}.proof import layouts
 from {{cookiecutter.__package_name}}.proof.ranks import RanksFailed, run_ranks
+from {{cookiecutter.__package_name}}.run_settings import save_settings
 from {{cookiecutter.__package_name}}.runtime.checkpoint import last_checkpoint
-from {{cookiecutter.__package_name}}.settings import save_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -142,7 +142,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(damage, stopped
     do(run / names.CHECKPOINTS_FOLDER / "step=7-last" / "weights" / "__0_0.distcp")
     assert last_checkpoint(run / names.CHECKPOINTS_FOLDER).name == "step=5-last"
     [line] = capfd.readouterr().err.splitlines()
-    assert re.search(rf"step=7-last is damaged \({words}.*\): going back to the one before$", line)
+    assert re.search(rf"step=7-last is damaged \({words}.*\): looking for one before it$", line)
     in_layout(in_ranks.train, stopped)
     assert kills.equal(run, whole("one process"))
     assert {path.name for path in run.glob("checkpoints/*-last")} == {"step=15-last", "step=20-last"}

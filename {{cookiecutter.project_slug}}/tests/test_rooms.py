@@ -18,7 +18,8 @@ MAY_IMPORT = {
     "files": set(),
     "names": set(),
     "data.item": {"errors"},
-    "settings": {"data.item", "errors", "files", "names"},
+    "settings": {"data.item"},
+    "run_settings": {"errors", "files", "names", "settings"},
     # from the files to the batches
     "data.dataset": {"data.item"},
     "data.resampling": {"data.item"},
@@ -29,7 +30,7 @@ MAY_IMPORT = {
     "config": {"errors", "losses", "model"},
     "module": {"config", "data.item", "losses", "names"},
     # what a person sees
-    "logs": {"files", "names", "settings"},
+    "logs": {"files", "names", "run_settings", "settings"},
     "stopping": {"logs"},
     # the cellar
     "runtime.noise": set(),
@@ -52,6 +53,7 @@ MAY_IMPORT = {
         "logs",
         "module",
         "names",
+        "run_settings",
         "runtime.backend",
         "runtime.checkpoint",
         "runtime.rng",
@@ -78,7 +80,7 @@ MAY_IMPORT = {
     "report": {"errors", "names", "report_figures", "report_html"},
     # the front door
     "doctor": {"errors"},
-    "cli": {"errors", "names", "runtime.noise", "settings"},
+    "cli": {"errors", "names", "run_settings", "runtime.noise", "settings"},
     # packages
     "__init__": {"runtime.placeholders"},
     "__main__": {"cli"},

@@ -10,15 +10,13 @@ import yaml
 from {{cookiecutter.__package_name}} import settings as room
 from {{cookiecutter.__package_name}}.errors import UserError
 from {{cookiecutter.__package_name}}.names import SETTINGS_FILE
+from {{cookiecutter.__package_name}}.run_settings import check_same_run, load_settings, save_settings
 from {{cookiecutter.__package_name}}.settings import (
     DataSettings,
     ModelSettings,
     ParallelSettings,
     Settings,
     TrainingSettings,
-    check_same_network,
-    load_settings,
-    save_settings,
 )
 
 GROUPS = {"data": DataSettings, "model": ModelSettings, "parallel": ParallelSettings, "training": TrainingSettings}
@@ -191,13 +189,24 @@ def test_settings_that_cannot_be_read_are_one_line_with_file_and_reason(tmp_path
     assert "\n" not in str(caught.value)
 
 
-def test_only_another_network_cannot_be_resumed():
-    saved = Settings()
-    check_same_network(dataclasses.replace(saved, training=TrainingSettings(max_steps=2_000), seed=3), saved)
-    with pytest.raises(UserError, match=r"--model.hidden_size 32: .* has 64"):
-        check_same_network(dataclasses.replace(saved, model=ModelSettings(hidden_size=32)), saved)
-    with pytest.raises(UserError, match=r"--network classifier: .* has autoencoder"):
-        check_same_network(dataclasses.replace(saved, network="classifier"), saved)
+@pytest.mark.parametrize(
+    ("flag", "other"),
+    [
+        ("--model.hidden_size 32: .* has 64", {"model": ModelSettings(hidden_size=32)}),
+        ("--network classifier: .* has autoencoder", {"network": "classifier"}),
+        ("--seed 7: .* has 1234", {"seed": 7}),
+        ("--training.lr 0.5: .* has 0.002", {"training": TrainingSettings(lr=0.5)}),
+        ("--data.dataset full: .* has sample", {"data": DataSettings(dataset="full")}),
+    ],
+)
+def test_a_run_is_not_resumed_with_what_would_make_it_another_or_be_ignored(flag, other):
+    with pytest.raises(UserError, match=flag):
+        check_same_run(dataclasses.replace(Settings(), **other), Settings())
+
+
+def test_a_run_is_resumed_with_other_steps_and_layout():
+    other = {"parallel": ParallelSettings(devices=2), "training": TrainingSettings(max_steps=2_000)}
+    check_same_run(dataclasses.replace(Settings(), resume=True, **other), Settings())
 
 
 def field_lines():

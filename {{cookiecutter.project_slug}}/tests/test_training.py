@@ -18,8 +18,8 @@ from {{cookiecutter.__package_name}} import logs, names, training
 from {{cookiecutter.__package_name}}.data.dataset import EmbeddedMNIST
 from {{cookiecutter.__package_name}}.data.resampling import resample, split_validation
 from {{cookiecutter.__package_name}}.errors import UserError
+from {{cookiecutter.__package_name}}.run_settings import load_settings
 from {{cookiecutter.__package_name}}.runtime.checkpoint import best_checkpoint, step_of
-from {{cookiecutter.__package_name}}.settings import load_settings
 
 pytestmark = pytest.mark.slow
 
@@ -271,7 +271,7 @@ def test_a_run_is_not_overwritten(pretrained, train):
 
 
 def test_a_run_of_another_network_is_not_resumed(pretrained, train):
-    with pytest.raises(UserError, match="a run keeps its network"):
+    with pytest.raises(UserError, match=r"--model.latent_size 4: .* has 8, and a run keeps it"):
         train(change(pretrained.settings, resume=True, model={"latent_size": 4}))
 
 

@@ -17,8 +17,9 @@ from typing import Any
 
 from .errors import UserError
 from .names import LAYOUTS_FILE
+from .run_settings import load_settings
 from .runtime import noise
-from .settings import ParallelSettings, Settings, TrainingSettings, load_settings
+from .settings import ParallelSettings, Settings, TrainingSettings
 
 PROG = (__package__ or "").replace("_", "-")
 
@@ -143,7 +144,7 @@ def layouts(argv: list[str]) -> int:
     largest = ", ".join(f"{name} {result[f'max_{name}_diff']:.1e}" for name in ("loss", "grad_norm", "weight"))
     _say(f"\n{len(result['layouts'])} layouts; largest differences: {largest}; wrote {LAYOUTS_FILE}")
     if not result["holds"]:
-        _complain("a layout trains another model, see above")
+        _complain("layouts differ by more than rounding explains with the default settings of this command, see above")
     return 0 if result["holds"] else 1
 
 

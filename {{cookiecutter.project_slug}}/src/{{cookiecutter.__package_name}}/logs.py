@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from .files import write_whole
 from .names import LEARNING_RATE, LOSS, STEP, TENSORBOARD_FOLDER, TRAIN_LOSS
-from .settings import Settings, save_settings
+from .run_settings import save_settings
+from .settings import Settings
 
 
 @rank_zero_only

@@ -6,16 +6,10 @@ fraction of a second, before any work starts.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from pathlib import Path
-from typing import Any, Literal, get_type_hints
-
-import yaml
+from dataclasses import dataclass, field
+from typing import Literal
 
 from .data.item import SEQUENCE_LENGTH
-from .errors import UserError
-from .files import write_whole
-from .names import SETTINGS_FILE
 
 
 @dataclass(frozen=True)
@@ -248,51 +242,3 @@ class Settings:
             (not training.clip_grad >= 0, f"--training.clip_grad {training.clip_grad} must be at least 0"),
             (not training.weight_decay >= 0, f"--training.weight_decay {training.weight_decay} must be at least 0"),
         ]
-
-
-def save_settings(settings: Settings, run: Path) -> None:
-    """Write the resolved settings into a run folder, as YAML that `--config` reads."""
-    values = asdict(settings)
-    values["new_heads"] = list(settings.new_heads)  # YAML has no tuples
-    with write_whole(run / SETTINGS_FILE) as file:
-        yaml.safe_dump(values, file, sort_keys=False)
-
-
-def load_settings(run: Path) -> Settings:
-    """Read the settings of a run folder.
-
-    Raises:
-        UserError: the folder holds no run, or its settings are not those of this version.
-    """
-    path = run / SETTINGS_FILE
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        settings: Settings = _from_dict(Settings, values)
-    except FileNotFoundError:
-        raise UserError(f"{run} holds no run ({SETTINGS_FILE} is missing): give the folder of a training") from None
-    except (TypeError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} cannot be read ({reason}): restore it, or train again") from error
-    return settings
-
-
-def _from_dict(cls: type, values: dict[str, Any]) -> Any:
-    """Build a settings dataclass from plain values; TypeError on a name that it does not have."""
-    types = get_type_hints(cls)
-    if not isinstance(values, dict):
-        raise TypeError(f"expected settings by name, got {values!r}")
-    nested = {item.name for item in fields(cls) if item.name in values and is_dataclass(types[item.name])}
-    arguments = {name: _from_dict(types[name], value) if name in nested else value for name, value in values.items()}
-    if isinstance(arguments.get("new_heads"), list):
-        arguments["new_heads"] = tuple(arguments["new_heads"])
-    return cls(**arguments)
-
-
-def check_same_network(settings: Settings, saved: Settings) -> None:
-    """Raise a UserError if a run cannot be resumed with these settings, because its network is another."""
-    for name, value, old in (
-        ("--network", settings.network, saved.network),
-        *((f"--model.{name}", value, asdict(saved.model)[name]) for name, value in asdict(settings.model).items()),
-    ):
-        if value != old:
-            raise UserError(f"{name} {value}: the run in {settings.run_dir} has {old}; a run keeps its network")

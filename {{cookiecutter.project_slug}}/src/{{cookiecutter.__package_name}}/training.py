@@ -26,13 +26,14 @@ from .config import NETWORKS
 from .data.datamodule import MNISTDataModule
 from .errors import UserError
 from .files import write_whole
-from .logs import CsvLog, Progress, RunRecorder
+from .logs import CsvLog, Progress, RunRecorder, tell
 from .module import MnistModule, make_optimizer
+from .run_settings import check_same_run, load_settings
 from .runtime.backend import prepared
 from .runtime.checkpoint import Checkpoint, NoSecondValidation, best_checkpoint, last_checkpoint, step_of, weights
 from .runtime.rng import RandomNumbers
 from .runtime.strategy import Strategy
-from .settings import Settings, check_same_network, load_settings
+from .settings import Settings
 from .stopping import StopOnSignal
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -263,17 +264,18 @@ def _checkpoint_to_resume(settings: Settings) -> Path | None:
     """Return the checkpoint to go on from; None starts a new run.
 
     Raises:
-        UserError: the folder holds a run that is finished, of another network, or not meant to be resumed.
+        UserError: the folder holds a run that is finished, of other settings, or not meant to be resumed.
     """
     run = Path(settings.run_dir)
     if not (run / names.SETTINGS_FILE).exists():
         return None
     if not settings.resume:
         raise UserError(f"{run} already holds a run: go on with it (--resume true), or choose another --run_dir")
-    check_same_network(settings, load_settings(run))
+    check_same_run(settings, load_settings(run))
     checkpoint = last_checkpoint(run / names.CHECKPOINTS_FOLDER)
     if checkpoint and step_of(checkpoint) >= settings.training.max_steps:
         raise UserError(
             f"{run} has finished its {step_of(checkpoint)} steps: raise --training.max_steps above them to go on"
         )
+    tell(f"going on from {checkpoint.name}" if checkpoint else f"{run} has no checkpoint yet: starting from step 0")
     return checkpoint

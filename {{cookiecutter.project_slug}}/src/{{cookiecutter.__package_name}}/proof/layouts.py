@@ -15,7 +15,7 @@ import platform
 import tempfile
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -99,9 +99,17 @@ class Differences:
     weight: float
     """of single final weights"""
 
+    def beyond(self, bounds: Differences, times: int = 1) -> list[str]:
+        """Name those that are more than that many times their bound; NaN always is."""
+        return [name for name, value in asdict(self).items() if not value <= times * getattr(bounds, name)]
+
     def within(self, bounds: Differences, times: int = 1) -> bool:
-        """Tell whether each is at most that many times its bound; NaN is not."""
-        return all(value <= times * bound for value, bound in zip(astuple(self), astuple(bounds), strict=True))
+        """Tell whether none is beyond its bound."""
+        return not self.beyond(bounds, times)
+
+    def __str__(self) -> str:
+        """List them for a person."""
+        return f"losses {self.loss:.1e}, gradient norms {self.grad_norm:.1e}, weights {self.weight:.1e}"
 
 
 BOUNDS = {
@@ -144,14 +152,16 @@ def prove(settings: Settings) -> dict[str, Any]:
     reference, *others = enumerate_layouts(most, accelerator)
     if problem := reference.problem(settings):
         raise UserError(problem)
-    possible = [reference, *(layout for layout in others if not layout.problem(settings))]
+    problems = {layout: layout.problem(settings) for layout in others}
+    possible = [reference, *(layout for layout, problem in problems.items() if not problem)]
     if accelerator == "gpu":
         possible.append(Layout(ParallelSettings(), 1, "cpu"))
     precision, steps = settings.training.precision, settings.training.max_steps
-    print(f"{steps} steps of {settings.network} in {precision} on {accelerator}; the first row is the reference.\n")
+    print(f"{steps} steps of {settings.network} in {precision} on {accelerator}; the first row is the reference.")
+    print(f"Rounding explains differences of up to: {BOUNDS[precision]}.\n")
     print(_row("layout", "processes", "micro batches", "loss diff", "grad norm diff", "weight diff", "seconds"))
     rows = list(_rows(settings, possible))
-    left_out = {str(layout): problem for layout in others if (problem := layout.problem(settings))}
+    left_out = {str(layout): problem for layout, problem in problems.items() if problem}
     for name, problem in left_out.items():
         print(f"left out: {name}: {problem}")
     result = {
@@ -184,17 +194,17 @@ def _rows(settings: Settings, layouts: list[Layout]) -> Iterator[dict[str, Any]]
                     raise UserError(f"the reference itself cannot be trained: {failure}") from failure
                 seconds, found, error = 0.0, Differences(math.nan, math.nan, math.nan), str(failure)
             name = str(layout) if times == 1 else f"{layout} on {layout.accelerator}"
-            holds = found.within(BOUNDS[settings.training.precision], times)
+            beyond = found.beyond(BOUNDS[settings.training.precision], times)
             figures = (f"{found.loss:.1e}", f"{found.grad_norm:.1e}", f"{found.weight:.1e}", f"{seconds:.1f}")
             line = _row(name, layout.parallel.devices, layout.num_microbatches, *figures)
-            print(line if holds else f"{line}  {error or 'DIFFERS'}", flush=True)
+            print(f"{line}  {error or 'DIFFERS in ' + ', '.join(beyond)}" if beyond else line, flush=True)
             yield {
                 "layout": name,
                 "processes": layout.parallel.devices,
                 "num_microbatches": layout.num_microbatches,
                 **{f"max_{key}_diff": value for key, value in asdict(found).items()},
                 "bounds_times": times,
-                "holds": holds,
+                "holds": not beyond,
                 "seconds": round(seconds, 2),
             }
 

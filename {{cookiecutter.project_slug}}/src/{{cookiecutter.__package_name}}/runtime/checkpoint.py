@@ -100,7 +100,7 @@ def last_checkpoint(folder: Path) -> Path | None:
         problem = damage(checkpoint)
         if problem is None:
             return checkpoint
-        tell(f"checkpoint {checkpoint} is damaged ({problem}): going back to the one before")
+        tell(f"checkpoint {checkpoint} is damaged ({problem}): looking for one before it")
     if finished:
         raise UserError(f"every checkpoint in {folder} is damaged: restore one, or train anew in another --run_dir")
     return None
