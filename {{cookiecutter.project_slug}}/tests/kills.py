@@ -15,6 +15,11 @@ from itertools import count
 from multiprocessing.connection import wait
 from pathlib import Path
 
+from {{cookiecutter.__package_name}}.runtime import noise
+
+if __name__ == "__main__":
+    noise.quiet()  # before the libraries are imported
+
 import in_ranks
 import torch
 from conftest import TINY, change, read_rows

@@ -180,7 +180,9 @@ def test_the_command_starts_its_processes_itself_and_only_the_first_one_speaks(c
     save_settings(settings, tmp_path)
     answer = command("pretrain", "--config", str(tmp_path / names.SETTINGS_FILE))
     assert answer.returncode == 0, answer.stderr
-    assert [line.split()[1] for line in answer.stderr.splitlines()] == ["10/20", "20/20"]
+    begins, *validations = answer.stderr.splitlines()
+    assert begins == "training steps 1 to 20 in 2 processes on cpu, figures every 10 steps"
+    assert [line.split()[1] for line in validations] == ["10/20", "20/20"]
     assert len(answer.stdout.splitlines()) == 2
     check_rows(read_rows(tmp_path / "run"), read_rows(reference))
 
@@ -236,6 +238,8 @@ def test_a_layout_that_differs_or_fails_is_not_passed_over(tmp_path, monkeypatch
     assert err.endswith("with the default settings of this command, see above\n")
     written = json.loads((tmp_path / names.LAYOUTS_FILE).read_text())
     assert [row["holds"] for row in written["layouts"]] == [True, False, False]
+    assert [row["max_loss_diff"] for row in written["layouts"]] == [0.0, None, 0.0]  # JSON has no NaN
+    assert written["max_loss_diff"] is None
     assert not written["holds"]
 
 

@@ -18,7 +18,7 @@ from {{cookiecutter.__package_name}}.errors import UserError
 from {{cookiecutter.__package_name}}.proof import layouts
 from {{cookiecutter.__package_name}}.proof.ranks import RanksFailed, run_ranks
 from {{cookiecutter.__package_name}}.run_settings import save_settings
-from {{cookiecutter.__package_name}}.runtime.checkpoint import last_checkpoint
+from {{cookiecutter.__package_name}}.runtime.checkpoint import best_checkpoint, last_checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -148,6 +148,18 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(damage, stopped
     assert {path.name for path in run.glob("checkpoints/*-last")} == {"step=15-last", "step=20-last"}
 
 
+def test_after_going_back_nothing_of_the_damaged_steps_stays(stopped):
+    """The best checkpoint of step 7 is damaged too, and no later validation is as good as it says."""
+    folder = Path(stopped.run_dir) / names.CHECKPOINTS_FOLDER
+    best = folder / "step=7-val_loss=0.000001"
+    shutil.copytree(folder / "step=7-last", best)
+    for checkpoint in (best, folder / "step=7-last"):
+        flip_a_bit(checkpoint / "weights" / "__0_0.distcp")
+    in_layout(in_ranks.train, stopped)
+    assert not best.exists()
+    assert best_checkpoint(folder).name.startswith("step=20-val_loss=")
+
+
 def test_a_damaged_checkpoint_would_do_harm_if_it_were_not_noticed(stopped, whole):
     run = Path(stopped.run_dir)
     flip_bits(run / names.CHECKPOINTS_FOLDER / "step=7-last" / "weights" / "__0_0.distcp", 10_000)
@@ -227,7 +239,9 @@ def test_a_signal_saves_the_step_and_ends_with_its_own_code(number, devices, tmp
     answer = signalled(number, tmp_path / "run", devices, long)
     step = int(read_rows(tmp_path / "run")[-1][names.STEP])
     assert answer.returncode == cli.STOPPED == 75, answer.stderr
-    assert answer.stderr == f"{number.name}: saving step {step}, then stopping\n"
+    start = "training steps 1 to 5000 in {} on cpu, figures every 1000 steps\n"
+    begins = start.format("1 process" if devices == 1 else f"{devices} processes")
+    assert answer.stderr == f"{begins}{number.name}: saving step {step}, then stopping\n"
     assert answer.stdout == f"stopped after step {step} of 5000; go on with --resume true\n"
     assert last_checkpoint(tmp_path / "run" / names.CHECKPOINTS_FOLDER).name == f"step={step}-last"
 

@@ -37,7 +37,7 @@ WRONG = {
     "--parallel.num_nodes 0": Settings(parallel=ParallelSettings(num_nodes=0)),
     "--parallel.tensor 0": Settings(parallel=ParallelSettings(tensor=0)),
     "--parallel.pipeline 0": Settings(parallel=ParallelSettings(pipeline=0)),
-    "--training.global_batch_size 0": Settings(training=TrainingSettings(global_batch_size=0, micro_batch_size=1)),
+    "--training.global_batch_size 0": Settings(training=TrainingSettings(global_batch_size=0)),
     "--training.micro_batch_size 0": Settings(training=TrainingSettings(micro_batch_size=0)),
     "--training.val_check_interval 0": Settings(training=TrainingSettings(val_check_interval=0)),
     "--training.log_every_n_steps 0": Settings(training=TrainingSettings(log_every_n_steps=0)),

@@ -137,12 +137,20 @@ def report(argv: list[str]) -> int:
 def layouts(argv: list[str]) -> int:
     """Train in every layout of up to --parallel.devices processes, and prove that all are the same training."""
     settings = _parse("layouts", argv, LAYOUTS)
+    most = ParallelSettings(devices=settings.parallel.devices)
+    if settings.parallel != most or settings.training.micro_batch_size is not None:
+        raise UserError(
+            "layouts splits the work in every way itself: of --parallel give devices only, the most processes, and no "
+            "--training.micro_batch_size"
+        )
+    _checked(replace(settings, parallel=ParallelSettings()))  # the first layout: one process
     _quiet_unless(settings.verbose)
     from .proof.layouts import prove
 
     result = prove(settings)
-    largest = ", ".join(f"{name} {result[f'max_{name}_diff']:.1e}" for name in ("loss", "grad_norm", "weight"))
-    _say(f"\n{len(result['layouts'])} layouts; largest differences: {largest}; wrote {LAYOUTS_FILE}")
+    largest = {name: result[f"max_{name}_diff"] for name in ("loss", "grad_norm", "weight")}
+    figures = ", ".join(f"{name} {'unknown' if value is None else f'{value:.1e}'}" for name, value in largest.items())
+    _say(f"\n{len(result['layouts'])} layouts; largest differences: {figures}; wrote {LAYOUTS_FILE}")
     if not result["holds"]:
         _complain("layouts differ by more than rounding explains with the default settings of this command, see above")
     return 0 if result["holds"] else 1
@@ -176,7 +184,7 @@ def _train(command: str, argv: list[str], defaults: Settings) -> int:
     if result.has_stopped:
         _say(f"stopped after step {result.steps} of {settings.training.max_steps}; go on with --resume true")
         return STOPPED if _is_first_rank() else 0  # another code would make Lightning kill the first rank
-    _say(f"{result.steps} steps in {result.seconds:.0f} s; the run is in {result.run_dir}")
+    _say(f"trained to step {result.steps} in {result.seconds:.0f} s; the run is in {result.run_dir}")
     or_finetune = f", or {PROG} finetune --from {result.run_dir}" if command == "pretrain" else ""
     _say(f"Next: {PROG} evaluate --from {result.run_dir}{or_finetune}")
     return 0
@@ -235,7 +243,7 @@ def _plain(message: str, options: list[str]) -> str:
 
 
 def _did_you_mean(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.75)  # below, the guesses mislead
     return f" (did you mean {close[0]}?)" if close else ""
 
 

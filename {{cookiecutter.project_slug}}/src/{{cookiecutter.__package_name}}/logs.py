@@ -123,6 +123,11 @@ class Progress(pl.Callback):
         self.started, self.first_step = time.monotonic(), trainer.global_step
         if trainer.is_global_zero and sys.stderr.isatty():
             self.bar = tqdm(total=trainer.max_steps, initial=trainer.global_step, unit="step", dynamic_ncols=True)
+        else:
+            steps = f"steps {self.first_step + 1} to {trainer.max_steps}"
+            ranks = "1 process" if trainer.world_size == 1 else f"{trainer.world_size} processes"
+            figures = f"figures every {trainer.val_check_interval} steps"
+            tell(f"training {steps} in {ranks} on {pl_module.device.type}, {figures}")
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any) -> None:
         """Advance by one optimizer step; its loss is in `outputs`, for the module logs it after this hook."""

@@ -136,7 +136,7 @@ class Settings:
         """Items that one process computes at once, resolved."""
         if self.training.micro_batch_size is not None:
             return self.training.micro_batch_size
-        return self.training.global_batch_size // max(self.data_parallel_size, 1)
+        return max(self.training.global_batch_size // max(self.data_parallel_size, 1), 1)
 
     def problems(self) -> list[str]:
         """Return everything that is wrong with these values, each with the value, the rule and the mend."""
@@ -189,7 +189,7 @@ class Settings:
 
     def _batch_checks(self) -> list[tuple[bool, str]]:
         training, layout, copies = self.training, self.parallel, max(self.data_parallel_size, 1)
-        share = copies * max(self.micro_batch_size, 1)
+        share = copies * self.micro_batch_size
         return [
             (
                 layout.virtual_pipeline > 1 and (training.global_batch_size // share) % layout.pipeline != 0,

@@ -146,12 +146,10 @@ def prove(settings: Settings) -> dict[str, Any]:
         What layouts.json holds; `holds` tells whether every layout is within its bound.
 
     Raises:
-        UserError: the settings already split the work, or the reference itself cannot be trained with them.
+        UserError: the reference itself cannot be trained.
     """
     accelerator, most = _machine(settings)
     reference, *others = enumerate_layouts(most, accelerator)
-    if problem := reference.problem(settings):
-        raise UserError(problem)
     problems = {layout: layout.problem(settings) for layout in others}
     possible = [reference, *(layout for layout, problem in problems.items() if not problem)]
     if accelerator == "gpu":
@@ -202,7 +200,7 @@ def _rows(settings: Settings, layouts: list[Layout]) -> Iterator[dict[str, Any]]
                 "layout": name,
                 "processes": layout.parallel.devices,
                 "num_microbatches": layout.num_microbatches,
-                **{f"max_{key}_diff": value for key, value in asdict(found).items()},
+                **{f"max_{key}_diff": value if math.isfinite(value) else None for key, value in asdict(found).items()},
                 "bounds_times": times,
                 "holds": not beyond,
                 "seconds": round(seconds, 2),
@@ -271,11 +269,6 @@ def _largest_weight_difference(ours: dict[str, torch.Tensor], theirs: dict[str, 
 def _machine(settings: Settings) -> tuple[Literal["cpu", "gpu"], int]:
     """Return the accelerator, and how many processes of it there can be."""
     most = settings.parallel.devices
-    if settings.parallel != ParallelSettings(most) or settings.training.micro_batch_size is not None:
-        raise UserError(
-            "layouts splits the work in every way itself: of --parallel give devices only, the most processes, and no "
-            "--training.micro_batch_size"
-        )
     accelerator = choose(settings.accelerator, devices=1)
     return accelerator, min(most, torch.cuda.device_count()) if accelerator == "gpu" else most
 
@@ -286,10 +279,10 @@ def _describe_machine(accelerator: str) -> str:
     return f"{gpu}{cpu}, PyTorch {torch.__version__}, Python {platform.python_version()}"
 
 
-def _largest(rows: list[dict[str, Any]], name: str) -> float:
-    """Return the largest difference on one kind of device; NaN if one of them is."""
+def _largest(rows: list[dict[str, Any]], name: str) -> float | None:
+    """Return the largest difference on one kind of device; None if one of them is no number."""
     values = [row[f"max_{name}_diff"] for row in rows if row["bounds_times"] == 1]
-    return float(torch.tensor(values, dtype=torch.float64).max())
+    return None if None in values else max(values)
 
 
 def _row(*cells: object) -> str:

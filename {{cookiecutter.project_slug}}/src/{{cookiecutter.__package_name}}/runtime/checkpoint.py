@@ -42,8 +42,11 @@ class Checkpoint(nemo.ModelCheckpoint):
         )
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Skip what NeMo's experiment manager does here: moving files, git logs, error logs, pandas."""
+        """Remove what a resume went back behind; skip NeMo's part: moving files, git logs, error logs, pandas."""
         super(nemo.ModelCheckpoint, self).on_train_start(trainer, pl_module)
+        if trainer.global_step > 0:
+            for path in trainer.strategy.broadcast(_after(trainer.global_step, Path(self.dirpath))):
+                self._remove_checkpoint(trainer, path)
 
     def _save_checkpoint(self, trainer: Any, filepath: str) -> None:
         """Save, seal, and remove the `-last` checkpoints before the previous one."""
@@ -53,7 +56,7 @@ class Checkpoint(nemo.ModelCheckpoint):
         super()._save_checkpoint(trainer, filepath)
         seal(checkpoint)
         if checkpoint.name.endswith(_LAST):
-            for old in trainer.strategy.broadcast(_superseded(checkpoint)):
+            for old in trainer.strategy.broadcast(_superseded(checkpoint.parent)):
                 self._remove_checkpoint(trainer, old)
 
     def _should_remove_checkpoint(self, trainer: Any, previous: str, current: str) -> bool:
@@ -63,11 +66,14 @@ class Checkpoint(nemo.ModelCheckpoint):
         return super()._should_remove_checkpoint(trainer, previous, current)
 
 
-def _superseded(newest: Path) -> list[str]:
-    """List all `-last` checkpoints but the newest and the one before it; later ones were abandoned by a resume."""
-    lasts = sorted(newest.parent.glob(f"step=*{_LAST}"), key=step_of)
-    before = [path for path in lasts if step_of(path) < step_of(newest)]
-    return [str(path) for path in lasts if path != newest and path not in before[-1:]]
+def _superseded(folder: Path) -> list[str]:
+    """List all `-last` checkpoints but the newest and the one before it."""
+    return [str(path) for path in sorted(folder.glob(f"step=*{_LAST}"), key=step_of)[:-2]]
+
+
+def _after(step: int, folder: Path) -> list[str]:
+    """List the checkpoints of later steps; a resume takes the newest whole one, so they are damaged."""
+    return [str(path) for path in folder.glob("step=*") if path.is_dir() and step_of(path) > step]
 
 
 class NoSecondValidation(pl.Callback):
