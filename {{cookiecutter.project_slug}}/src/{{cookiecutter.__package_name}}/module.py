@@ -41,7 +41,14 @@ def make_optimizer(
         use_distributed_optimizer=True,
     )
     schedule = CosineAnnealingScheduler(max_steps=max_steps, warmup_steps=warmup_steps, constant_steps=0, min_lr=min_lr)
-    return MegatronOptimizerModule(config, lr_scheduler=schedule)
+    return _Optimizer(config, lr_scheduler=schedule)
+
+
+class _Optimizer(MegatronOptimizerModule):
+    """NeMo's, but for logging: each of Lightning's logged figures takes as long as a layer, whether it is kept or not."""
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        """Do not log the learning rate in every step; the module logs it."""
 
 
 class MnistModule(pl.LightningModule, io.IOMixin):
@@ -95,10 +102,19 @@ class MnistModule(pl.LightningModule, io.IOMixin):
 
     validation_step = test_step = predict_step = training_step
 
+    def on_train_batch_start(self, *args: Any) -> None:
+        """Keep the learning rate of this step; after it the optimizer has the next one's."""
+        self._lr = self.trainer.optimizers[0].param_groups[0]["lr"]
+
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Log the means over the step's global batch."""
-        others = {f"train_{name}": value for name, value in outputs.items() if name not in (LOSS, COUNT)}
-        self.log_dict({TRAIN_LOSS: outputs[LOSS], **others, STEP: float(self.trainer.global_step)})
+        """Log the means over the step's global batch, in the steps of which somebody sees them."""
+        trainer = self.trainer
+        step = trainer.global_step
+        is_seen = step % trainer.log_every_n_steps == 0 or step % trainer.val_check_interval == 0
+        if is_seen or step == trainer.max_steps or trainer.should_stop:
+            others = {f"train_{name}": value for name, value in outputs.items() if name not in (LOSS, COUNT)}
+            rates = {GRAD_NORM: trainer.strategy.grad_norm, LEARNING_RATE: self._lr, STEP: float(step)}
+            self.log_dict({TRAIN_LOSS: outputs[LOSS], **others, **rates})
 
     def on_validation_batch_end(self, outputs: Any, *args: Any, **kwargs: Any) -> None:
         """Log the means over all validation items."""

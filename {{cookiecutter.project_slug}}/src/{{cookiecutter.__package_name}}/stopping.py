@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 
 from .logs import tell
 
@@ -36,10 +37,19 @@ class StopOnSignal(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         """Stop if any rank has received a signal; a validation that is due is still made, no other one."""
-        if not trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
+        if not _any_rank(self.received is not None, trainer):
             return
         self.has_stopped = trainer.global_step < trainer.max_steps
         trainer.should_stop = True
         if trainer.global_step % trainer.val_check_interval:
             trainer.limit_val_batches = 0
         tell(f"{self.received or 'a signal to another rank'}: saving step {trainer.global_step}, then stopping")
+
+
+def _any_rank(mine: bool, trainer: pl.Trainer) -> bool:
+    """Tell whether it is so on any rank. Lightning's own way also has a barrier in each step."""
+    if trainer.world_size == 1:
+        return mine
+    flag = torch.tensor(float(mine), device=trainer.strategy.root_device)
+    torch.distributed.all_reduce(flag)
+    return bool(flag)

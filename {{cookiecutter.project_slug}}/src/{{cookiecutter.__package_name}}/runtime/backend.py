@@ -11,7 +11,7 @@ import torch
 from nemo.lightning.callback_group import CallbackGroup
 
 from ..errors import UserError
-from . import cpu, fused_adam, orphans, writer
+from . import clipping, cpu, fused_adam, lone_rank, orphans, writer
 
 
 @contextmanager
@@ -35,6 +35,8 @@ def prepared(accelerator: Literal["auto", "cpu", "gpu"], devices: int) -> Iterat
         cpu.use_cpu()
     CallbackGroup.get_instance().callbacks.clear()  # NeMo's telemetry, which fails under torchrun and Slurm
     fused_adam.use_fused_adam()
+    clipping.use_few_kernels()
+    lone_rank.skip_collectives_with_oneself()
     writer.write_in_this_process()
     try:
         yield chosen

@@ -11,8 +11,6 @@ from nemo import lightning as nl
 from nemo.core.optim.mcore_optim import McoreDistributedOptimizer
 from torch import Tensor
 
-from ..names import GRAD_NORM
-
 
 class Strategy(nl.MegatronStrategy):
     """`nl.MegatronStrategy` on CPU and GPU; a step's metrics reach every rank, and the module logs them."""
@@ -26,6 +24,8 @@ class Strategy(nl.MegatronStrategy):
             **kwargs,
         )
         self.seed = seed
+        self.grad_norm = 0.0
+        """of the last step, before clipping"""
 
     def connect(self, model: Any) -> None:
         """Also let virtual pipeline stages talk in an order that two ranks share: in batches, gradients go astray."""
@@ -69,10 +69,8 @@ class Strategy(nl.MegatronStrategy):
         return dict(zip(names, values.unbind(), strict=True))
 
     def optimizer_step(self, optimizer: Any, closure: Any, model: Any = None, **kwargs: Any) -> Any:
-        """Step, and log the gradient norm before clipping."""
+        """Step, and keep the gradient norm before clipping; NeMo's logs it."""
         output = DDPStrategy.optimizer_step(self, optimizer, closure, model, **kwargs)
         if isinstance(optimizer, McoreDistributedOptimizer):
-            output, grad_norm, _ = output
-            if grad_norm is not None:
-                self.lightning_module.log(GRAD_NORM, float(grad_norm))
+            output, self.grad_norm, _ = output
         return output
