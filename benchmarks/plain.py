@@ -111,7 +111,10 @@ def optimizer_and_schedule(network: nn.Module, training: Any) -> tuple[torch.opt
     return optimizer, schedules.SequentialLR(optimizer, [warmup, decay], milestones=[training.warmup_steps])
 
 
-def train_with_torch(network: Autoencoder, batches: DataLoader[Batch], training: Any, device: str, tick: Callable[[], None]) -> None:
+def train_with_torch(
+    network: Autoencoder, batches: DataLoader[Batch], training: Any, device: str, tick: Callable[[], None]
+) -> None:
+    """Train in the loop of PyTorch's tutorials."""
     network.to(device)
     optimizer, schedule = optimizer_and_schedule(network, training)
     for _, (images, _) in zip(range(training.max_steps), for_ever(batches), strict=False):
@@ -125,7 +128,36 @@ def train_with_torch(network: Autoencoder, batches: DataLoader[Batch], training:
         tick()
 
 
+def train_with_cuda_graph(
+    network: Autoencoder, batches: DataLoader[Batch], training: Any, device: str, tick: Callable[[], None]
+) -> None:
+    """Replay the bare step, recorded once: what the GPU could do if nobody had to tell it. One batch, one rate."""
+    network.to(device)
+    images = next(iter(batches))[0].to(device)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=training.lr, fused=True, capturable=True)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.mse_loss(network(images), images).backward()
+        nn.utils.clip_grad_norm_(network.parameters(), training.clip_grad, foreach=True)
+        optimizer.step()
+
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    for _ in range(training.max_steps):
+        graph.replay()
+        tick()
+
+
 class LightningAutoencoder(pl.LightningModule):
+    """The same loop as Lightning's tutorials write it."""
+
     def __init__(self, network: Autoencoder, training: Any, tick: Callable[[], None]) -> None:
         super().__init__()
         self.network, self.training_settings, self.tick = network, training, tick
@@ -147,6 +179,7 @@ class LightningAutoencoder(pl.LightningModule):
 def train_with_lightning(
     network: Autoencoder, batches: DataLoader[Batch], training: Any, device: str, tick: Callable[[], None], folder: Path
 ) -> None:
+    """Train with Lightning's trainer, without checkpoints."""
     trainer = pl.Trainer(
         accelerator={"cpu": "cpu", "cuda": "gpu"}[device],
         devices=1,
