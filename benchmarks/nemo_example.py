@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from megatron.core.optimizer import OptimizerConfig
 from nemo import lightning as nl
-from nemo.lightning import io
 from nemo.lightning.data import WrappedDataLoader
 from nemo.lightning.megatron_parallel import MegatronLossReduction
 from nemo.lightning.pytorch.optim import CosineAnnealingScheduler, MegatronOptimizerModule
@@ -64,7 +63,7 @@ class MeanSquaredError(MegatronLossReduction):
         return torch.stack([each["avg"] for each in losses_reduced_per_micro_batch]).mean()
 
 
-class Module(pl.LightningModule, io.IOMixin):
+class Module(pl.LightningModule):
     """The example's LightningModule; NeMo's strategy logs."""
 
     def __init__(self, config: Any, training: Any, tick: Callable[[], None]) -> None:

@@ -45,7 +45,7 @@ def make_optimizer(
 
 
 class _Optimizer(MegatronOptimizerModule):
-    """NeMo's, but for logging: each of Lightning's logged figures takes as long as a layer, whether it is kept or not."""
+    """NeMo's, but for logging: a logged figure takes as long as a layer, whether somebody keeps it or not."""
 
     def on_train_batch_start(self, *args: Any) -> None:
         """Do not log the learning rate in every step; the module logs it."""
@@ -108,7 +108,7 @@ class MnistModule(pl.LightningModule, io.IOMixin):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log the means over the step's global batch, in the steps of which somebody sees them."""
-        trainer = self.trainer
+        trainer: Any = self.trainer
         step = trainer.global_step
         is_seen = step % trainer.log_every_n_steps == 0 or step % trainer.val_check_interval == 0
         if is_seen or step == trainer.max_steps or trainer.should_stop:

@@ -204,6 +204,7 @@ def make_trainer(
             virtual_pipeline_model_parallel_size=layout.virtual_pipeline if layout.virtual_pipeline > 1 else None,
             sequence_parallel=layout.sequence,
             setup_optimizers=callbacks is not None,
+            cuda_graph=accelerator == "gpu" and callbacks is not None and can_record(settings),
         ),
         plugins=MegatronMixedPrecision(
             precision="bf16-mixed" if training.precision == "bf16" else "32", params_dtype=dtype, pipeline_dtype=dtype
@@ -220,6 +221,17 @@ def make_trainer(
         callbacks=callbacks,
         enable_checkpointing=callbacks is not None,
     )
+
+
+def can_record(settings: Settings) -> bool:
+    """Tell whether training steps can be recorded as a CUDA graph in this layout; say so where it is a surprise."""
+    layout = settings.parallel
+    if not settings.training.cuda_graph or layout.pipeline > 1:
+        return False
+    if layout.sequence and settings.model.hidden_dropout:
+        tell("dropout with sequence parallel cannot be recorded: training without CUDA graph")
+        return False
+    return True
 
 
 def gather_outputs(trainer: nl.Trainer, module: MnistModule, data: MNISTDataModule) -> dict[str, np.ndarray]:

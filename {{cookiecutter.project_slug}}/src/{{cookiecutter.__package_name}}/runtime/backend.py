@@ -11,7 +11,7 @@ import torch
 from nemo.lightning.callback_group import CallbackGroup
 
 from ..errors import UserError
-from . import clipping, cpu, fused_adam, lone_rank, orphans, writer
+from . import clipping, cpu, cuda_graph, fused_adam, lone_rank, orphans, writer
 
 
 @contextmanager
@@ -63,6 +63,7 @@ def _forget_the_run() -> None:
     """Drop the groups and counters that Megatron and NeMo keep for the whole process."""
     from megatron.core import num_microbatches_calculator, parallel_state
 
+    cuda_graph.forget()
     parallel_state.destroy_model_parallel()
     num_microbatches_calculator.unset_num_microbatches_calculator()
     if torch.distributed.is_initialized():

@@ -1,7 +1,7 @@
 """The norm and the clipping of gradients in a few kernels, where neither Apex nor Transformer Engine is installed.
 
-Megatron's own fallback takes the norm of each gradient in a kernel of its own and fetches it from the GPU, one after the
-other: with forty parameters the GPU waits forty times in each step.
+Megatron's own fallback takes the norm of each gradient in a kernel of its own and fetches it from the GPU, one after
+the other: with forty parameters the GPU waits forty times in each step.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,12 +12,20 @@ from nemo import lightning as nl
 from nemo.core.optim.mcore_optim import McoreDistributedOptimizer
 from torch import Tensor
 
+from . import cuda_graph
+
 
 class Strategy(nl.MegatronStrategy):
     """`nl.MegatronStrategy` on CPU and GPU; a step's metrics reach every rank, and the module logs them."""
 
-    def __init__(self, *, seed: int, **kwargs: Any) -> None:
-        """Take NeMo's arguments; `seed` is for the model parallel random number generators."""
+    def __init__(self, *, seed: int, cuda_graph: bool = False, **kwargs: Any) -> None:
+        """Take NeMo's arguments.
+
+        Args:
+            seed: of the model parallel random number generators.
+            cuda_graph: record and replay training steps; on a GPU only.
+            kwargs: NeMo's.
+        """
         super().__init__(
             replace_progress_bar=False,  # NeMo's printer makes a collective on rank 0 only, and hangs the others
             ckpt_async_save=False,
@@ -24,6 +33,7 @@ class Strategy(nl.MegatronStrategy):
             **kwargs,
         )
         self.seed = seed
+        self.cuda_graph = cuda_graph
         self.grad_norm = 0.0
         """of the last step, before clipping"""
 
@@ -45,7 +55,8 @@ class Strategy(nl.MegatronStrategy):
                 model_chunk.zero_grad_buffer()
             for optimizer in self.optimizers:
                 optimizer.zero_grad()
-            return self._from_last_stage(self.model.training_step(dataloader_iter, *args, **kwargs))
+            with cuda_graph.recorded(self.lightning_module.config) if self.cuda_graph else nullcontext():
+                return self._from_last_stage(self.model.training_step(dataloader_iter, *args, **kwargs))
 
     def validation_step(self, dataloader_iter: Any, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Run one step, as NeMo's does but without its logging, and return the metrics of the global batch."""
