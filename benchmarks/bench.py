@@ -183,9 +183,14 @@ def finish(racer: Racer) -> dict[str, Any]:
 
 
 def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """How many times as fast the project is as each other contestant, with the first batch size."""
-    speed = {row["name"]: row["samples_per_second"] for row in rows if row["batch"] == rows[0]["batch"]}
-    return {f"vs_{name}": round(speed["project"] / other, 3) for name, other in speed.items() if name != "project"}
+    """How many times as fast the project is as each other contestant."""
+    found = {}
+    for batch in dict.fromkeys(row["batch"] for row in rows):
+        speed = {row["name"]: row["samples_per_second"] for row in rows if row["batch"] == batch}
+        suffix = "" if batch == rows[0]["batch"] else f"_batch_{batch}"
+        ours = speed.pop("project")
+        found |= {f"vs_{name}{suffix}": round(ours / other, 3) for name, other in speed.items()}
+    return found
 
 
 # --- what else is measured
@@ -383,8 +388,10 @@ def main() -> None:
     machine = describe_machine(device)
     print(f"{machine}\n")
     with tempfile.TemporaryDirectory() as folder:
-        rows = [row for batch in batches for row in race(device, batch, options.rounds, options.segment, Path(folder))]
-        print_rows(rows)
+        rows = []
+        for batch in batches:
+            rows += race(device, batch, options.rounds, options.segment, Path(folder))
+            print_rows(rows)
         found = ratios(rows)
         if device == "cpu":
             found["cpu_backend_overhead"] = cpu_backend_overhead(Path(folder))

@@ -111,7 +111,7 @@ def train_with_nemo(config: Any, digits: MNIST, training: Any, tick: Callable[[]
         max_steps=training.max_steps,
         limit_val_batches=0,
         log_every_n_steps=training.log_every_n_steps,
-        default_root_dir=folder,
+        default_root_dir=str(folder),  # NeMo records the arguments, and a Path breaks pathlib
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
