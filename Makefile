@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE := 1# no __pycache__ inside the template: it would be baked
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test lint lock clean
+.PHONY: help setup demo bench check test lint lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,11 @@ $(STAMP): $(TEMPLATE)/requirements.lock requirements-dev.txt
 demo: setup ## bake the default project into build/demo, train it, show accuracy and report
 	"$(BIN)/python" tools/demo.py
 
+bench: setup ## how fast the default project trains, beside plain PyTorch and Lightning: build/bench.json (ARGS="--help")
+	rm -rf build/bench
+	"$(BIN)/python" -m cookiecutter . --no-input --default-config --output-dir build/bench
+	"$(BIN)/python" benchmarks/bench.py build/bench/mnist-megatron $(ARGS)
+
 check: lint ## lint, bake, names, hooks: under two minutes
 	"$(BIN)/python" -m pytest -m "not slow"
 
@@ -37,8 +42,8 @@ test: lint ## everything: also trains from the wheel and runs the generated proj
 	"$(BIN)/python" -m pytest
 
 lint: setup ## ruff on the template's own Python (the generated project is linted by the tests)
-	"$(BIN)/ruff" check hooks tests tools
-	"$(BIN)/ruff" format --check hooks tests tools
+	"$(BIN)/ruff" check benchmarks hooks tests tools
+	"$(BIN)/ruff" format --check benchmarks hooks tests tools
 
 lock: setup ## resolve the generated project's dependencies again (network)
 	rm -rf build/lock

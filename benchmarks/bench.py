@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
@@ -40,9 +41,11 @@ class Pacer:
     """Counts a contestant's steps: after each segment it reports the seconds, and waits for its next turn."""
 
     def __init__(self, turns: Connection, device: str) -> None:
+        """Report to `turns`; the first segment is one step long."""
         self.turns, self.device, self.left = turns, device, 1
 
     def __call__(self) -> None:
+        """Count a step."""
         self.left -= 1
         if self.left:
             return
@@ -62,23 +65,28 @@ class Pacer:
 
 
 def contestants(device: str) -> dict[str, Callable[..., None]]:
+    """Return what takes part on this device; `torchvision` fetches item by item, `memory` takes batches of a tensor."""
     everywhere = {
-        "torch_torchvision": partial_plain("torch", memory=False),
-        "torch_memory": partial_plain("torch", memory=True),
-        "lightning_torchvision": partial_plain("lightning", memory=False),
-        "lightning_memory": partial_plain("lightning", memory=True),
+        "torch_torchvision": plain_way("torch", memory=False),
+        "torch_memory": plain_way("torch", memory=True),
+        "lightning_torchvision": plain_way("lightning", memory=False),
+        "lightning_memory": plain_way("lightning", memory=True),
         "project": project,
     }
-    on_gpu = {"nemo_example": nemo_example, "cuda_graph": partial_plain("cuda_graph", memory=True)}
+    on_gpu = {"nemo_example": nemo_example, "cuda_graph": plain_way("cuda_graph", memory=True)}
     return everywhere | (on_gpu if device == "cuda" else {})
 
 
-def partial_plain(way: str, memory: bool) -> Callable[..., None]:
+def plain_way(way: str, memory: bool) -> Callable[..., None]:
+    """Return a training without Megatron: `torch`, `lightning`, or the bare `cuda_graph` of a step."""
+
     def train(settings: Any, device: str, folder: Path, tick: Tick) -> None:
         import plain
 
         digits: Any = plain.torchvision_digits(folder, sample_folder())
-        batches = plain.loader(plain.InMemory(digits) if memory else digits, settings.training.global_batch_size, device)
+        batches = plain.loader(
+            plain.InMemory(digits) if memory else digits, settings.training.global_batch_size, device
+        )
         sizes = settings.model
         network = plain.Autoencoder(sizes.num_layers, sizes.hidden_size, sizes.ffn_hidden_size, sizes.latent_size)
         if way == "lightning":
@@ -105,6 +113,7 @@ def project(settings: Any, device: str, folder: Path, tick: Tick) -> None:
 
 
 def nemo_example(settings: Any, device: str, folder: Path, tick: Tick) -> None:
+    """Train the project's network with NeMo's strategy as it comes, item by item."""
     training = module("training")
     from nemo_example import train_with_nemo
     from plain import torchvision_digits
@@ -114,6 +123,7 @@ def nemo_example(settings: Any, device: str, folder: Path, tick: Tick) -> None:
 
 
 def compete(name: str, settings: Any, device: str, folder: Path, turns: Connection) -> None:
+    """Train until the race is over; what is printed goes into a file."""
     with (folder / "log").open("w") as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
@@ -143,6 +153,7 @@ class Racer:
 
 
 def race(device: str, batch: int, rounds: int, segment: int, folder: Path) -> list[dict[str, Any]]:
+    """Start all contestants, let them take turns, and return a row for each."""
     context = multiprocessing.get_context("spawn")
     racers = []
     for name in contestants(device):
@@ -167,6 +178,7 @@ def race(device: str, batch: int, rounds: int, segment: int, folder: Path) -> li
 
 
 def finish(racer: Racer) -> dict[str, Any]:
+    """End a contestant; return its figures: `spread` is the range of the middle half over the median."""
     racer.turns.send(0)
     megabytes = racer.turns.recv()
     racer.process.join()
@@ -199,10 +211,11 @@ def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
 def cpu_backend_overhead(folder: Path) -> float:
     """The share of a step that is spent in functions which stand in for CUDA's, by the profiler."""
     [share] = in_ranks(profiled, make_settings(128, 60), folder / "profile")
-    return round(share, 5)
+    return round(share, 7)
 
 
 def profiled(settings: Any) -> float:
+    """Train under the profiler; return the share of the CPU backend's functions and of `torch.cpu`."""
     import cProfile
     import pstats
 
@@ -248,12 +261,18 @@ def growth(device: str, folder: Path, steps: int) -> list[dict[str, Any]]:
 def timed(settings: Any) -> float:
     """Train; return the median seconds of a step."""
     moments: list[float] = []
-    project(settings, settings.accelerator.replace("gpu", "cuda"), Path(settings.run_dir), lambda: moments.append(time.perf_counter()))
+    project(
+        settings,
+        settings.accelerator.replace("gpu", "cuda"),
+        Path(settings.run_dir),
+        lambda: moments.append(time.perf_counter()),
+    )
     steady = moments[WARM_UP:]
-    return statistics.median(later - earlier for earlier, later in zip(steady, steady[1:], strict=False))
+    return statistics.median(later - earlier for earlier, later in pairwise(steady))
 
 
 def in_ranks(target: Callable[..., Any], settings: Any, folder: Path) -> list[Any]:
+    """Call `target(settings)` in the ranks of the settings; return each one's answer."""
     folder.mkdir()
     settings = replace(settings, run_dir=str(folder))
     ranks = {"processes": settings.parallel.devices, "accelerator": settings.accelerator}
@@ -262,6 +281,7 @@ def in_ranks(target: Callable[..., Any], settings: Any, folder: Path) -> list[An
 
 
 def checkpoint(folder: Path) -> dict[str, float]:
+    """Return the seconds that a checkpoint takes, and its size."""
     [(seconds, megabytes)] = in_ranks(saved, make_settings(128, 2), folder / "checkpoint")
     return {"checkpoint_seconds": round(seconds, 3), "checkpoint_mb": round(megabytes, 2)}
 
@@ -299,6 +319,7 @@ def start_up() -> dict[str, float]:
 
 
 def size_mb(folder: Path) -> float:
+    """Return the size of all files in a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
 
 
@@ -314,6 +335,7 @@ def module(name: str) -> Any:
 
 
 def sample_folder() -> Path:
+    """Return the folder of the digits that ship with the project."""
     return Path(module("cli").__file__).parent / "data" / "mnist_sample"
 
 
@@ -325,12 +347,14 @@ def make_settings(batch: int, steps: int) -> Any:
 
 
 def gpus() -> int:
+    """Count the GPUs."""
     import torch
 
     return torch.cuda.device_count()
 
 
 def describe_machine(device: str) -> str:
+    """Say on what the figures were measured."""
     import torch
 
     cores = f"{os.cpu_count()} CPU cores, PyTorch {torch.__version__}, Python {platform.python_version()}"
@@ -341,6 +365,7 @@ def describe_machine(device: str) -> str:
 
 
 def print_rows(rows: list[dict[str, Any]]) -> None:
+    """Print a table."""
     columns = list(rows[0])
     widths = [max(len(name), *(len(str(row[name])) for row in rows)) for name in columns]
     for line in ({name: name for name in columns}, *rows):
@@ -349,19 +374,31 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
 
 
 def plot_growth(rows: list[dict[str, Any]], machine: str, path: Path) -> None:
+    """Draw the milliseconds of a step over batch, micro batches and ranks, as far as there are several of them."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
-    titles = {"batch": "batch of one process", "micro_batches": "micro batches of a batch of 128", "ranks": "ranks that share a batch of 128"}
-    for axis, (name, title) in zip(axes, titles.items(), strict=True):
-        others = [other for other in titles if other != name]
-        base = {"batch": 128, "micro_batches": 1, "ranks": 1}
-        points = [(row[name], row["milliseconds"]) for row in rows if all(row[other] == base[other] for other in others)]
-        axis.plot(*zip(*sorted(points), strict=True), marker="o")
-        axis.set(xlabel=title, xscale="log", ylim=(0, None), xticks=[x for x, _ in points])
+    base = {"batch": 128, "micro_batches": 1, "ranks": 1}
+    titles = {
+        "batch": "batch of one process",
+        "micro_batches": "micro batches of a batch of 128",
+        "ranks": "ranks that share a batch of 128",
+    }
+    points = {
+        name: sorted(
+            (row[name], row["milliseconds"])
+            for row in rows
+            if all(row[other] == value for other, value in base.items() if other != name)
+        )
+        for name in titles
+    }
+    shown = [name for name in titles if len(points[name]) > 1]  # with one GPU there is one rank
+    figure, axes = plt.subplots(1, len(shown), figsize=(3.7 * len(shown), 3.4), layout="constrained")
+    for axis, name in zip(axes, shown, strict=True):
+        axis.plot(*zip(*points[name], strict=True), marker="o")
+        axis.set(xlabel=titles[name], xscale="log", ylim=(0, None), xticks=[x for x, _ in points[name]])
         axis.set_xticks([], minor=True)
         axis.get_xaxis().set_major_formatter(matplotlib.ticker.ScalarFormatter())
     axes[0].set_ylabel("milliseconds a step")
@@ -370,6 +407,7 @@ def plot_growth(rows: list[dict[str, Any]], machine: str, path: Path) -> None:
 
 
 def main() -> None:
+    """Measure, print and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("project", type=Path, help="folder of a generated project")
     parser.add_argument("--output", type=Path, default=Path("build"), help="folder for bench.json and growth.png")

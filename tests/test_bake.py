@@ -58,8 +58,11 @@ src/<package>/runtime/README.md
 src/<package>/runtime/__init__.py
 src/<package>/runtime/backend.py
 src/<package>/runtime/checkpoint.py
+src/<package>/runtime/clipping.py
 src/<package>/runtime/cpu.py
+src/<package>/runtime/cuda_graph.py
 src/<package>/runtime/fused_adam.py
+src/<package>/runtime/lone_rank.py
 src/<package>/runtime/noise.py
 src/<package>/runtime/orphans.py
 src/<package>/runtime/placeholders.py

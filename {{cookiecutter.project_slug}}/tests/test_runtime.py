@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +22,18 @@ import torch
 
 import {{cookiecutter.__package_name}} as package
 from {{cookiecutter.__package_name}}.errors import UserError
-from {{cookiecutter.__package_name}}.runtime import backend, cpu, fused_adam, noise, placeholders, seal, writer
+from {{cookiecutter.__package_name}}.runtime import (
+    backend,
+    clipping,
+    cpu,
+    cuda_graph,
+    fused_adam,
+    lone_rank,
+    noise,
+    placeholders,
+    seal,
+    writer,
+)
 
 PACKAGE = package.__name__
 RUNTIME = Path(package.__file__).parent / "runtime"
@@ -260,6 +271,81 @@ def test_megatron_takes_fused_adam_for_apex() -> None:
     assert not optimizer.USING_PYTORCH_OPTIMIZER and distrib_optimizer.HAVE_APEX_OR_TE
     if find_spec("apex") is None and find_spec("transformer_engine") is None:
         assert optimizer.Adam is distrib_optimizer.Adam is fused_adam.FusedAdam
+
+
+# --- clipping
+
+
+def test_clipping_equals_torch() -> None:
+    tensors = [torch.randn(size, dtype=dtype) for size in (3, 7) for dtype in (torch.float32, torch.bfloat16)]
+    norm, _ = clipping.norm(0, torch.zeros(1), [tensors], False)
+    expected = torch.linalg.vector_norm(torch.cat([tensor.double() for tensor in tensors]))
+    assert norm.shape == (1,) and norm.dtype == torch.float32
+    assert float(norm) == pytest.approx(float(expected), rel=1e-3)
+    halves = [tensor / 2 for tensor in tensors]
+    clipping.scale(0, torch.zeros(1), [tensors, tensors], 0.5)
+    assert all(torch.equal(tensor, half) for tensor, half in zip(tensors, halves, strict=True))
+
+
+def test_megatron_clips_with_few_kernels_where_it_has_nothing_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    from megatron.core import utils
+    from megatron.core.optimizer import clip_grads
+
+    for found, taken in ((utils.local_multi_tensor_l2_norm, clipping.norm), (torch.norm, torch.norm)):
+        monkeypatch.setattr(clip_grads, "l2_norm_impl", found)
+        clipping.use_few_kernels()
+        assert clip_grads.l2_norm_impl is taken
+
+
+# --- collectives
+
+
+@pytest.mark.parametrize(("ranks", "calls"), [(1, []), (2, ["grads", "params"])])
+def test_a_rank_alone_sends_nothing(ranks: int, calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from megatron.core.distributed.param_and_grad_buffer import _ParamAndGradBucketGroup as BucketGroup
+
+    made: list[str] = []
+    monkeypatch.setattr(BucketGroup, "start_grad_sync", lambda self: made.append("grads"))
+    monkeypatch.setattr(BucketGroup, "start_param_sync", lambda self, force_sync: made.append("params"))
+    for _ in range(2):  # of which the second changes nothing
+        lone_rank.skip_collectives_with_oneself()
+    buckets = BucketGroup.__new__(BucketGroup)
+    buckets.intra_distributed_optimizer_instance_group = SimpleNamespace(size=lambda: ranks)
+    buckets.start_grad_sync()
+    buckets.start_param_sync(force_sync=True)
+    assert made == calls
+
+
+# --- CUDA graphs
+
+
+def test_only_what_is_inside_is_recorded() -> None:
+    config = SimpleNamespace()
+    with cuda_graph.recorded(config):
+        assert config.enable_cuda_graph and config.cuda_graph_scope == "full_iteration"
+    assert not config.enable_cuda_graph
+
+
+def test_what_cannot_be_recorded_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    from megatron.core.full_cuda_graph import FullCudaGraphWrapper
+
+    for step, error in ((0, RuntimeError), (1, UserError), (2, RuntimeError)):
+        monkeypatch.setitem(FullCudaGraphWrapper.curr_iteration, "training", step)
+        with pytest.raises(error, match="stream is capturing") as caught, cuda_graph.recorded(SimpleNamespace()):
+            raise RuntimeError("operation not permitted when stream is capturing\nmore of it")
+        assert isinstance(caught.value, UserError) == ("--training.cuda_graph false" in str(caught.value))
+
+
+def test_another_run_records_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    from megatron.core.full_cuda_graph import FullCudaGraphWrapper, StaticBufferLoader
+
+    for name, value in (("curr_iteration", 7), ("cuda_graph", object()), ("result", [object()])):
+        monkeypatch.setitem(getattr(FullCudaGraphWrapper, name), "training", value)
+    monkeypatch.setitem(StaticBufferLoader.static_buffers, "training", [object()])
+    cuda_graph.forget()
+    assert FullCudaGraphWrapper.curr_iteration["training"] == 0
+    assert FullCudaGraphWrapper.cuda_graph["training"] is FullCudaGraphWrapper.result["training"] is None
+    assert StaticBufferLoader.static_buffers["training"] == []
 
 
 # --- the writer

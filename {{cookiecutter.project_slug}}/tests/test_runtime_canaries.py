@@ -30,7 +30,7 @@ from conftest import ENVIRONMENT
 import {{cookiecutter.__package_name}} as package
 from {{cookiecutter.__package_name}}.names import CHECKPOINTS_FOLDER, METRICS_FILE
 from {{cookiecutter.__package_name}}.run_settings import load_settings
-from {{cookiecutter.__package_name}}.runtime import backend, cpu, fused_adam, orphans, placeholders
+from {{cookiecutter.__package_name}}.runtime import backend, cpu, fused_adam, lone_rank, orphans, placeholders
 from {{cookiecutter.__package_name}}.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -359,6 +359,47 @@ def test_canary_adam_shares_one_step(runs: Runs, torch_adam: pytest.MonkeyPatch)
 
 
 # --- writer.py
+
+
+def test_canary_norm_of_each_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call of `float` and each element of `torch.tensor(list)` waits for the GPU."""
+    function = fresh("megatron.core.utils", retargeted=True).local_multi_tensor_l2_norm
+    calls: list[Any] = []
+    norm = torch.norm
+    monkeypatch.setattr(torch, "norm", lambda *args: calls.append(args) or norm(*args))
+    function(0, None, [[torch.ones(2)] * 5], False)
+    if len(calls) < 5:
+        mended("clipping.py")
+
+
+@slow
+def test_canary_lone_rank_talks_to_itself(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    from megatron.core.distributed import param_and_grad_buffer
+
+    sent: list[str] = []
+    for name in ("start_grad_sync", "start_param_sync"):
+        method = getattr(param_and_grad_buffer._ParamAndGradBucketGroup, name)
+        monkeypatch.setattr(
+            param_and_grad_buffer._ParamAndGradBucketGroup, name, getattr(method, "unless_alone", method)
+        )
+    for name in ("dist_reduce_scatter_func", "dist_all_gather_func"):
+        function = getattr(param_and_grad_buffer, name)
+        monkeypatch.setattr(
+            param_and_grad_buffer,
+            name,
+            lambda *args, name=name, function=function, **kwargs: sent.append(name) or function(*args, **kwargs),
+        )
+    monkeypatch.setattr(lone_rank, "skip_collectives_with_oneself", lambda: None)
+    runs()
+    if not {"dist_reduce_scatter_func", "dist_all_gather_func"} <= set(sent):
+        mended("lone_rank.py")
+
+
+def test_canary_graphs_outlive_a_run() -> None:
+    from megatron.core.full_cuda_graph import FullCudaGraphWrapper, StaticBufferLoader
+
+    if "cuda_graph" not in vars(FullCudaGraphWrapper) or "static_buffers" not in vars(StaticBufferLoader):
+        mended("cuda_graph.forget")
 
 
 @pytest.mark.parametrize("start_method", ["spawn", "fork"])
