@@ -257,7 +257,14 @@ def test_a_reference_that_fails_ends_the_command(tmp_path, monkeypatch, capfd):
 
 
 @pytest.mark.parametrize(
-    "words", [["--parallel.tensor", "2"], ["--training.micro_batch_size", "4"], ["--training.global_batch_size", "0"]]
+    "words",
+    [
+        ["--parallel.tensor", "2"],
+        ["--parallel.devices", "0"],
+        ["--training.micro_batch_size", "4"],
+        ["--training.global_batch_size", "0"],
+        ["--resume", "true"],
+    ],
 )
 def test_what_the_command_would_not_follow_is_refused(words, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)

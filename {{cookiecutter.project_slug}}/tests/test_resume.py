@@ -11,9 +11,10 @@ from pathlib import Path
 import in_ranks
 import kills
 import pytest
+import torch
 from conftest import ENVIRONMENT, PACKAGE, TINY, change, read_rows
 
-from {{cookiecutter.__package_name}} import cli, names
+from {{cookiecutter.__package_name}} import cli, names, training
 from {{cookiecutter.__package_name}}.errors import UserError
 from {{cookiecutter.__package_name}}.proof import layouts
 from {{cookiecutter.__package_name}}.proof.ranks import RanksFailed, run_ranks
@@ -99,6 +100,23 @@ def test_a_run_resumed_in_another_layout_ends_as_the_whole_one_but_for_rounding(
     assert found.within(layouts.BOUNDS["fp32"]), found
 
 
+def test_a_run_goes_on_with_another_global_batch_at_the_samples_that_come_next(stopped):
+    """Seven steps of 32 samples, then three of 16: fewer samples in all than seven such steps would have had."""
+    settings = change(stopped, training={"global_batch_size": 16, "max_steps": 10, "val_check_interval": 10})
+    in_layout(in_ranks.train, settings)
+    steps = [row[names.STEP] for row in read_rows(Path(stopped.run_dir)) if row[names.TRAIN_LOSS]]
+    assert steps[-3:] == ["8", "9", "10"]
+    common = Path(stopped.run_dir) / names.CHECKPOINTS_FOLDER / "step=10-last" / "weights" / "common.pt"
+    saved = torch.load(common, weights_only=False)
+    assert saved["MNISTDataModule"]["consumed_samples"] == 7 * 32 + 3 * 16
+
+
+def test_a_run_whose_settings_are_lost_is_not_overwritten(stopped):
+    (Path(stopped.run_dir) / names.SETTINGS_FILE).unlink()
+    with pytest.raises(UserError, match=r"has checkpoints but no settings.yaml: restore it"):
+        training.train(stopped)
+
+
 def test_another_layout_is_told_to_draw_new_random_numbers(tmp_path):
     in_layout(in_ranks.stop, settings_of("data 2", tmp_path / "run"), 7)
     in_layout(in_ranks.train, settings_of("one process", tmp_path / "run"))
@@ -124,6 +142,7 @@ DAMAGE = {
     "a bit flipped": (flip_a_bit, "weights/__0_0.distcp has another checksum"),
     "cut off": (lambda path: path.write_bytes(path.read_bytes()[:-1]), "weights/__0_0.distcp has "),
     "lost": (Path.unlink, "weights/__0_0.distcp is missing"),
+    "seal overwritten": (lambda path: (path.parents[1] / "files.json").write_text("junk"), "files.json cannot be read"),
 }
 
 
@@ -249,8 +268,6 @@ def test_a_signal_saves_the_step_and_ends_with_its_own_code(number, devices, tmp
 def test_a_signal_before_the_first_step_leaves_nothing(tmp_path, monkeypatch):
     def interrupted(settings):
         raise KeyboardInterrupt
-
-    from {{cookiecutter.__package_name}} import training
 
     monkeypatch.setattr(training, "train", interrupted)
     assert cli.main(["pretrain", "--accelerator", "cpu", "--run_dir", str(tmp_path / "run")]) == cli.INTERRUPTED

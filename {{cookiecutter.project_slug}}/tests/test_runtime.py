@@ -332,7 +332,11 @@ def test_what_cannot_be_recorded_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     for step, error in ((0, RuntimeError), (1, UserError), (2, RuntimeError)):
         monkeypatch.setitem(FullCudaGraphWrapper.curr_iteration, "training", step)
         with pytest.raises(error, match="stream is capturing") as caught, cuda_graph.recorded(SimpleNamespace()):
-            raise RuntimeError("operation not permitted when stream is capturing\nmore of it")
+            try:
+                raise RuntimeError("operation not permitted when stream is capturing\nmore of it")
+            finally:
+                if step == 1:
+                    raise RuntimeError("failed due to a previous error")
         assert isinstance(caught.value, UserError) == ("--training.cuda_graph false" in str(caught.value))
 
 

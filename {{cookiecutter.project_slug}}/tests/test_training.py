@@ -255,7 +255,7 @@ def test_resuming_where_there_is_no_run_starts_it(tiny, train, pretrained):
 def test_a_finished_run_goes_on_only_to_more_steps(pretrained, train, tmp_path):
     shutil.copytree(pretrained.folder, tmp_path / "run")
     settings = change(pretrained.settings, run_dir=str(tmp_path / "run"), resume=True)
-    with pytest.raises(UserError, match="has finished its 20 steps"):
+    with pytest.raises(UserError, match=r"trained to step 20: raise --training\.max_steps 20 above it"):
         train(settings)
     longer = train(change(settings, training={"max_steps": 24, "val_check_interval": 2}))
     assert longer.result.steps == 24

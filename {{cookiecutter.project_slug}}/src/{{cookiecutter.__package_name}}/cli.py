@@ -143,6 +143,8 @@ def layouts(argv: list[str]) -> int:
             "layouts splits the work in every way itself: of --parallel give devices only, the most processes, and no "
             "--training.micro_batch_size"
         )
+    if most.devices < 1 or settings.resume:
+        raise UserError("layouts needs at least one of --parallel.devices, and starts every run anew: no --resume")
     _checked(replace(settings, parallel=ParallelSettings()))  # the first layout: one process
     _quiet_unless(settings.verbose)
     from .proof.layouts import prove

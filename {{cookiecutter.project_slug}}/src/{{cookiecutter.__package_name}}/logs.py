@@ -59,7 +59,7 @@ class CsvLog(Logger):
         is_new = not self.path.exists()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=(STEP, *self.columns))
+            writer = csv.DictWriter(file, fieldnames=(STEP, *self.columns), lineterminator="\n")
             if is_new:
                 writer.writeheader()
             writer.writerow(row)

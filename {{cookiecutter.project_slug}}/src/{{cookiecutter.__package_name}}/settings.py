@@ -192,6 +192,8 @@ class Settings:
     def _batch_checks(self) -> list[tuple[bool, str]]:
         training, layout, copies = self.training, self.parallel, max(self.data_parallel_size, 1)
         share = copies * self.micro_batch_size
+        given = training.micro_batch_size
+        micro = f" x --training.micro_batch_size {given}" if given else ""
         return [
             (
                 layout.virtual_pipeline > 1 and (training.global_batch_size // share) % layout.pipeline != 0,
@@ -200,8 +202,8 @@ class Settings:
             ),
             (
                 training.global_batch_size % share != 0,
-                f"--training.global_batch_size {training.global_batch_size} is not a multiple of {share} (data "
-                f"parallel size {copies} x --training.micro_batch_size {self.micro_batch_size}): change one of them",
+                f"--training.global_batch_size {training.global_batch_size} is not a multiple of "
+                f"{share if given else copies} (data parallel size {copies}{micro}): change one of them",
             ),
         ]
 

@@ -277,6 +277,8 @@ def _checkpoint_to_resume(settings: Settings) -> Path | None:
     """
     run = Path(settings.run_dir)
     if not (run / names.SETTINGS_FILE).exists():
+        if (run / names.CHECKPOINTS_FOLDER).exists():
+            raise UserError(f"{run} has checkpoints but no {names.SETTINGS_FILE}: restore it, or use another --run_dir")
         return None
     if not settings.resume:
         raise UserError(f"{run} already holds a run: go on with it (--resume true), or choose another --run_dir")
@@ -284,7 +286,8 @@ def _checkpoint_to_resume(settings: Settings) -> Path | None:
     checkpoint = last_checkpoint(run / names.CHECKPOINTS_FOLDER)
     if checkpoint and step_of(checkpoint) >= settings.training.max_steps:
         raise UserError(
-            f"{run} has finished its {step_of(checkpoint)} steps: raise --training.max_steps above them to go on"
+            f"{run} has been trained to step {step_of(checkpoint)}: raise --training.max_steps "
+            f"{settings.training.max_steps} above it to go on"
         )
     tell(f"going on from {checkpoint.name}" if checkpoint else f"{run} has no checkpoint yet: starting from step 0")
     return checkpoint

@@ -97,7 +97,9 @@ class MNISTDataModule(pl.LightningDataModule):
         """Return the loader of the whole run's samples; Megatron's sampler starts it at the consumed samples."""
         # the sampler counts steps from the one at which this loader begins
         self.data_sampler.init_global_step = self.trainer.global_step
-        num_samples = self.max_steps * self.global_batch_size
+        steps_to_go = self.max_steps - self.trainer.global_step
+        # a resumed run may have another global batch than the one that consumed the first samples
+        num_samples = self.data_sampler.init_consumed_samples + steps_to_go * self.global_batch_size
         return self._loader("train", resample(self.train, num_samples, self.seed, self.resampling))
 
     def val_dataloader(self) -> WrappedDataLoader:

@@ -33,12 +33,17 @@ def recorded(config: Any) -> Iterator[None]:
     except RuntimeError as error:
         if FullCudaGraphWrapper.curr_iteration["training"] != 1:
             raise
-        reason = str(error).strip().splitlines()[0]
+        reason = str(_first(error)).strip().splitlines()[0]
         raise UserError(
             f"this network cannot be recorded as a CUDA graph ({reason}): train with --training.cuda_graph false"
         ) from error
     finally:
         config.enable_cuda_graph = False
+
+
+def _first(error: BaseException) -> BaseException:
+    """Return the error that led to this one: that of ending a broken recording says nothing."""
+    return _first(error.__context__) if error.__context__ else error
 
 
 def forget() -> None:

@@ -45,7 +45,11 @@ def is_sealed(checkpoint: Path) -> bool:
 
 def damage(checkpoint: Path) -> str | None:
     """Say how a sealed folder differs from what was written, or return None if it does not."""
-    for name, entry in json.loads((checkpoint / SEAL).read_text(encoding="utf-8")).items():
+    try:
+        entries = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
+    except ValueError:
+        return f"{SEAL} cannot be read"
+    for name, entry in entries.items():
         path = checkpoint / name
         if not path.is_file():
             return f"{name} is missing"
