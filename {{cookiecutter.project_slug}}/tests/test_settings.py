@@ -192,16 +192,21 @@ def test_settings_that_cannot_be_read_are_one_line_with_file_and_reason(tmp_path
 @pytest.mark.parametrize(
     ("flag", "other"),
     [
-        ("--model.hidden_size 32: .* has 64", {"model": ModelSettings(hidden_size=32)}),
-        ("--network classifier: .* has autoencoder", {"network": "classifier"}),
-        ("--seed 7: .* has 1234", {"seed": 7}),
-        ("--training.lr 0.5: .* has 0.002", {"training": TrainingSettings(lr=0.5)}),
-        ("--data.dataset full: .* has sample", {"data": DataSettings(dataset="full")}),
+        ("--model.hidden_size 64, not 32", {"model": ModelSettings(hidden_size=32)}),
+        ("--network autoencoder, not classifier", {"network": "classifier"}),
+        ("--seed 1234, not 7", {"seed": 7}),
+        ("--training.lr 0.002, not 0.5", {"training": TrainingSettings(lr=0.5)}),
+        ("--data.dataset sample, not full", {"data": DataSettings(dataset="full")}),
     ],
 )
 def test_a_run_is_not_resumed_with_what_would_make_it_another_or_be_ignored(flag, other):
     with pytest.raises(UserError, match=flag):
         check_same_run(dataclasses.replace(Settings(), **other), Settings())
+
+
+def test_everything_that_a_resume_may_not_change_is_told_at_once():
+    with pytest.raises(UserError, match=r"--seed 1234, not 7; --training\.lr 0\.002, not 0\.5, and keeps"):
+        check_same_run(Settings(seed=7, training=TrainingSettings(lr=0.5)), Settings())
 
 
 def test_a_run_is_resumed_with_other_steps_and_layout():

@@ -271,7 +271,7 @@ def test_a_run_is_not_overwritten(pretrained, train):
 
 
 def test_a_run_of_another_network_is_not_resumed(pretrained, train):
-    with pytest.raises(UserError, match=r"--model.latent_size 4: .* has 8, and a run keeps it"):
+    with pytest.raises(UserError, match=r"--model.latent_size 8, not 4, and keeps what it has"):
         train(change(pretrained.settings, resume=True, model={"latent_size": 4}))
 
 

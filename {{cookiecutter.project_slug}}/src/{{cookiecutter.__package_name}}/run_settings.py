@@ -67,10 +67,10 @@ def _from_dict(cls: type, values: dict[str, Any]) -> Any:
 
 def check_same_run(settings: Settings, saved: Settings) -> None:
     """Raise a UserError if resuming with these settings would be another run, or would silently keep the old value."""
-    for name in _KEPT:
-        value, old = (attrgetter(name)(given) for given in (settings, saved))
-        if value != old:
-            raise UserError(
-                f"--{name} {value}: the run in {settings.run_dir} has {old}, and a run keeps it: resume with that, or "
-                "choose another --run_dir"
-            )
+    values = {name: (attrgetter(name)(settings), attrgetter(name)(saved)) for name in _KEPT}
+    others = [f"--{name} {old}, not {value}" for name, (value, old) in values.items() if value != old]
+    if others:
+        raise UserError(
+            f"the run in {settings.run_dir} has {'; '.join(others)}, and keeps what it has: resume with that, or "
+            "choose another --run_dir"
+        )
