@@ -28,9 +28,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
-WARM_UP = 30
-"""steps of each contestant before the first segment"""
-
 Tick = Callable[[], None]
 
 
@@ -169,7 +166,7 @@ def race(device: str, batch: int, rounds: int, segment: int, folder: Path) -> li
         except EOFError:
             sys.exit(f"{name} failed:\n{(place / 'log').read_text()[-3000:]}")
         racers.append(Racer(name, batch, process, near, first - began, []))
-        racers[-1].run(WARM_UP)
+        racers[-1].run(segment)  # to warm up
     for _ in range(rounds):
         for racer in racers:
             racer.run(3)  # wakes its caches and threads
@@ -244,7 +241,7 @@ def growth(device: str, folder: Path, steps: int) -> list[dict[str, Any]]:
     cases += [(128, 1, ranks) for ranks in (2, 4) if ranks <= most]
     rows = []
     for batch, micro_batches, ranks in cases:
-        settings = make_settings(batch, WARM_UP + steps)
+        settings = make_settings(batch, 2 * steps)
         micro = batch // (ranks * micro_batches)
         settings = replace(
             settings,
@@ -259,7 +256,7 @@ def growth(device: str, folder: Path, steps: int) -> list[dict[str, Any]]:
 
 
 def timed(settings: Any) -> float:
-    """Train; return the median seconds of a step."""
+    """Train; return the median seconds of the second half of the steps."""
     moments: list[float] = []
     project(
         settings,
@@ -267,7 +264,7 @@ def timed(settings: Any) -> float:
         Path(settings.run_dir),
         lambda: moments.append(time.perf_counter()),
     )
-    steady = moments[WARM_UP:]
+    steady = moments[len(moments) // 2 :]
     return statistics.median(later - earlier for earlier, later in pairwise(steady))
 
 

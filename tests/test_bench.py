@@ -1,0 +1,32 @@
+"""The benchmark runs, and its figures fit together. How fast anything is, no test asks."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import TEMPLATE, BakedProject, run_ok
+
+CONTESTANTS = {"torch_torchvision", "torch_memory", "lightning_torchvision", "lightning_memory", "project"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_benchmark_writes_what_it_measured(default_project: BakedProject, tmp_path: Path):
+    few = ("--device", "cpu", "--rounds", "2", "--segment", "3", "--batches", "64")
+    bench = TEMPLATE / "benchmarks" / "bench.py"
+    printed = run_ok(sys.executable, bench, default_project.path, "--output", tmp_path, *few, cwd=tmp_path, timeout=800)
+    found = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
+    speed = {row["name"]: row["samples_per_second"] for row in found["rows"]}
+    assert speed.keys() == CONTESTANTS
+    assert all(row["batch"] == 64 and row["first_step_seconds"] > 0 for row in found["rows"])
+    ratios = {f"vs_{name}": speed["project"] / other for name, other in speed.items() if name != "project"}
+    overhead = found["ratios"].pop("cpu_backend_overhead")
+    assert 0 <= overhead < 1
+    assert found["ratios"] == pytest.approx(ratios, rel=0.02)
+    grown = {(row["batch"], row["micro_batches"], row["ranks"]) for row in found["growth"]}
+    assert grown >= {(32, 1, 1), (128, 8, 1), (128, 1, 4)}
+    assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
+    assert all(name in printed for name in CONTESTANTS)
