@@ -400,7 +400,8 @@ def plot_growth(rows: list[dict[str, Any]], machine: str, path: Path) -> None:
         axis.get_xaxis().set_major_formatter(matplotlib.ticker.ScalarFormatter())
     axes[0].set_ylabel("milliseconds a step")
     figure.suptitle(machine, fontsize=9)
-    figure.savefig(path, dpi=120)
+    with module("files").write_whole(path, "wb") as file:
+        figure.savefig(file, dpi=120, format="png")
 
 
 def main() -> None:
@@ -439,11 +440,9 @@ def main() -> None:
             "environment_mb": round(size_mb(Path(sysconfig.get_paths()["purelib"]))),
         }
         print_rows([{"what": name, "value": value} for name, value in others.items()])
-    options.output.mkdir(parents=True, exist_ok=True)
     result = {"machine": machine, "rows": rows, "ratios": found, "growth": grown, **others}
-    partial = options.output / "bench.json.partial"
-    partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, options.output / "bench.json")
+    with module("files").write_whole(options.output / "bench.json") as file:
+        json.dump(result, file, indent=2)
     plot_growth(grown, machine, options.output / "growth.png")
     print(f"wrote {options.output / 'bench.json'} and {options.output / 'growth.png'}")
 

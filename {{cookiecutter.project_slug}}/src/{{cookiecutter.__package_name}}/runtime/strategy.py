@@ -80,7 +80,7 @@ class Strategy(nl.MegatronStrategy):
         return dict(zip(names, values.unbind(), strict=True))
 
     def optimizer_step(self, optimizer: Any, closure: Any, model: Any = None, **kwargs: Any) -> Any:
-        """Step, and keep the gradient norm before clipping; NeMo's logs it."""
+        """Step, and keep the gradient norm before clipping for the module, which logs it; NeMo's would log it here."""
         output = DDPStrategy.optimizer_step(self, optimizer, closure, model, **kwargs)
         if isinstance(optimizer, McoreDistributedOptimizer):
             output, self.grad_norm, _ = output
