@@ -225,10 +225,9 @@ def make_trainer(
 
 def can_record(settings: Settings) -> bool:
     """Tell whether training steps can be recorded as a CUDA graph in this layout."""
-    layout = settings.parallel
-    drops_rows = layout.sequence and settings.model.hidden_dropout > 0  # from a generator that graphs do not know
-    is_one_copy = settings.data_parallel_size == layout.pipeline == 1
-    return settings.training.cuda_graph and is_one_copy and not drops_rows
+    # sequence parallel drops from a generator that graphs do not know
+    drops_rows = settings.parallel.sequence and settings.model.hidden_dropout > 0
+    return settings.training.cuda_graph and not drops_rows
 
 
 def gather_outputs(trainer: nl.Trainer, module: MnistModule, data: MNISTDataModule) -> dict[str, np.ndarray]:

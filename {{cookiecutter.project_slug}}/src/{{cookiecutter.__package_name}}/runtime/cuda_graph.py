@@ -28,6 +28,7 @@ def recorded(config: Any) -> Iterator[None]:
     """
     full_cuda_graph.get_all_rng_states = dict  # the generators of sequence parallel dropout, which is not recorded
     config.enable_cuda_graph, config.cuda_graph_scope = True, "full_iteration"
+    config.batch_p2p_sync = False  # stages need not wait for the GPU; a recording cannot
     try:
         yield
     except RuntimeError as error:

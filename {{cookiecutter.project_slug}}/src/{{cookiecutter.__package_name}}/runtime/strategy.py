@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from lightning.pytorch.strategies.ddp import DDPStrategy
 from megatron.core import parallel_state, tensor_parallel
+from megatron.core.distributed import DistributedDataParallelConfig
 from nemo import lightning as nl
 from nemo.core.optim.mcore_optim import McoreDistributedOptimizer
 from torch import Tensor
 
+from ..errors import UserError
 from . import cuda_graph
 
 
@@ -27,6 +30,7 @@ class Strategy(nl.MegatronStrategy):
             kwargs: NeMo's.
         """
         super().__init__(
+            ddp=DistributedDataParallelConfig(check_for_nan_in_grad=False),  # optimizer_step does, in every layout
             replace_progress_bar=False,  # NeMo's printer makes a collective on rank 0 only, and hangs the others
             ckpt_async_save=False,
             ckpt_optim_fully_reshardable=True,
@@ -80,8 +84,18 @@ class Strategy(nl.MegatronStrategy):
         return dict(zip(names, values.unbind(), strict=True))
 
     def optimizer_step(self, optimizer: Any, closure: Any, model: Any = None, **kwargs: Any) -> Any:
-        """Step, and keep the gradient norm before clipping for the module, which logs it; NeMo's would log it here."""
+        """Step, and keep the gradient norm before clipping for the module, which logs it; NeMo's would log it here.
+
+        Raises:
+            UserError: the gradients are infinite or not numbers, on all ranks alike.
+        """
         output = DDPStrategy.optimizer_step(self, optimizer, closure, model, **kwargs)
         if isinstance(optimizer, McoreDistributedOptimizer):
             output, self.grad_norm, _ = output
+            if not math.isfinite(self.grad_norm):
+                step = self.lightning_module.trainer.global_step + 1
+                raise UserError(
+                    f"the training diverged: in step {step} the gradients were not finite; begin a new run with a "
+                    "lower --training.lr, or look for NaN in the data and the loss"
+                )
         return output
