@@ -28,5 +28,8 @@ def test_the_benchmark_writes_what_it_measured(default_project: BakedProject, tm
     assert found["ratios"] == pytest.approx(ratios, rel=0.02)
     grown = {(row["batch"], row["micro_batches"], row["ranks"]) for row in found["growth"]}
     assert grown >= {(32, 1, 1), (128, 8, 1), (128, 1, 4)}
+    assert sum(row["share"] for row in found["step"]) == pytest.approx(1, abs=0.001)
+    assert {"torch's operators", "Megatron-Core", "Lightning", "this project"} <= {row["step"] for row in found["step"]}
+    assert {"torch", "all others"} <= {row["import"] for row in found["imports"]}
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
     assert all(name in printed for name in CONTESTANTS)

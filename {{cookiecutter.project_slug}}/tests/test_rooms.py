@@ -55,7 +55,7 @@ MAY_IMPORT = {
     "runtime.seal": {"files"},
     "runtime.checkpoint": {"errors", "logs", "runtime.seal"},
     "runtime.rng": {"logs"},
-    "runtime.strategy": {"runtime.cuda_graph"},
+    "runtime.strategy": {"errors", "runtime.cuda_graph"},
     # the only assembler
     "training": {
         "config",

@@ -68,6 +68,25 @@ def test_placeholders_stand_in_only_for_what_is_absent(has_modelopt: bool, monke
         del sys.modules[name]
 
 
+def test_a_deferred_module_is_imported_when_more_of_it_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "late_module"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("VALUE = 1")
+    (folder / "part.py").write_text("PART = 2")
+    monkeypatch.syspath_prepend(tmp_path)
+    deferred = placeholders._Deferred("late_module", folder, {"Base": int})
+    monkeypatch.setitem(sys.modules, "late_module", deferred)
+    monkeypatch.delitem(sys.modules, "late_module.part", raising=False)
+    assert importlib.import_module("late_module").Base is int
+    assert importlib.import_module("late_module.part").PART == 2
+    assert sys.modules["late_module"] is deferred
+    assert deferred.VALUE == 1
+    assert sys.modules["late_module"].VALUE == 1 and not hasattr(sys.modules["late_module"], "Base")
+    del sys.modules["late_module.part"]
+
+
 # --- the CPU backend
 
 
@@ -323,6 +342,7 @@ def test_only_what_is_inside_is_recorded() -> None:
     config = SimpleNamespace()
     with cuda_graph.recorded(config):
         assert config.enable_cuda_graph and config.cuda_graph_scope == "full_iteration"
+        assert not config.batch_p2p_sync
     assert not config.enable_cuda_graph
 
 

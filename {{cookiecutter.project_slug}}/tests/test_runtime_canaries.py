@@ -125,6 +125,15 @@ def test_canary_unified_memory_compiles_on_import(monkeypatch: pytest.MonkeyPatc
         mended("placeholders._UNIFIED_MEMORY")
 
 
+@slow
+def test_canary_text_generation_is_imported(fresh_process: dict[str, Any]) -> None:
+    assert not fresh_process["generation"] and fresh_process["real"]
+    program = "import sys, torchmetrics; print('transformers.generation.utils' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=True)
+    if done.stdout.split()[-1] == "False":
+        mended("placeholders._GENERATION and placeholders._Deferred")
+
+
 # --- cpu.py
 
 
@@ -218,6 +227,9 @@ without_cpu = failure()
 cpu.use_cpu = use_cpu
 seen = {"without use_cpu": without_cpu, "with telemetry": failure()}
 seen |= {"added": sorted(set(dir(torch.cpu)) - members), "spoke": sorted(spoke)}
+seen |= {"generation": "transformers.generation.utils" in sys.modules}
+from transformers.generation import GenerationConfig
+seen |= {"real": "transformers.generation.configuration_utils" == GenerationConfig.__module__}
 print(json.dumps(seen))
 """
 
@@ -372,16 +384,23 @@ def test_canary_norm_of_each_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
         mended("clipping.py")
 
 
+@pytest.fixture
+def without_lone_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Megatron's own synchronisation, also in a process where an earlier run has replaced it."""
+    from megatron.core.distributed.param_and_grad_buffer import _ParamAndGradBucketGroup as BucketGroup
+
+    for name in ("start_grad_sync", "start_param_sync"):
+        method = getattr(BucketGroup, name)
+        monkeypatch.setattr(BucketGroup, name, getattr(method, "unless_alone", method))
+    monkeypatch.setattr(lone_rank, "skip_collectives_with_oneself", lambda: None)
+
+
 @slow
+@pytest.mark.usefixtures("without_lone_rank")
 def test_canary_lone_rank_talks_to_itself(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     from megatron.core.distributed import param_and_grad_buffer
 
     sent: list[str] = []
-    for name in ("start_grad_sync", "start_param_sync"):
-        method = getattr(param_and_grad_buffer._ParamAndGradBucketGroup, name)
-        monkeypatch.setattr(
-            param_and_grad_buffer._ParamAndGradBucketGroup, name, getattr(method, "unless_alone", method)
-        )
     for name in ("dist_reduce_scatter_func", "dist_all_gather_func"):
         function = getattr(param_and_grad_buffer, name)
         monkeypatch.setattr(
@@ -389,10 +408,26 @@ def test_canary_lone_rank_talks_to_itself(runs: Runs, monkeypatch: pytest.Monkey
             name,
             lambda *args, name=name, function=function, **kwargs: sent.append(name) or function(*args, **kwargs),
         )
-    monkeypatch.setattr(lone_rank, "skip_collectives_with_oneself", lambda: None)
     runs()
     if not {"dist_reduce_scatter_func", "dist_all_gather_func"} <= set(sent):
         mended("lone_rank.py")
+
+
+@slow
+@pytest.mark.usefixtures("without_lone_rank")
+def test_canary_megatron_looks_for_nan_itself(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    from {{cookiecutter.__package_name}}.runtime import strategy
+
+    monkeypatch.setattr(strategy, "DistributedDataParallelConfig", lambda **_: "megatron")  # NeMo's default
+    with fails_without("Strategy(ddp=...)", RuntimeError, "Unexpected result nan"):
+        runs(training={"lr": 1e30})
+
+
+def test_canary_stages_wait_for_the_gpu() -> None:
+    from megatron.core import ModelParallelConfig
+
+    if not ModelParallelConfig().batch_p2p_sync:
+        mended("batch_p2p_sync in cuda_graph.recorded")
 
 
 def test_canary_graphs_outlive_a_run() -> None:

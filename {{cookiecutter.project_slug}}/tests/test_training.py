@@ -301,6 +301,35 @@ def test_in_bf16_the_network_is_bfloat16_and_the_optimizer_steps_float32(tiny, t
     assert pretrained.main_dtypes == {weight.dtype for weight in pretrained.end.values()} == {torch.float32}
 
 
+@pytest.mark.parametrize("clip_grad", [0.0, 1.0])
+def test_a_training_that_diverges_ends_in_words(clip_grad, tiny, train):
+    settings = tiny(training={"lr": 1e30, "clip_grad": clip_grad})
+    with pytest.raises(UserError, match=r"diverged: in step 2 the gradients were not finite.*lower --training\.lr"):
+        train(settings)
+    assert not (Path(settings.run_dir) / names.CHECKPOINTS_FOLDER).exists()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="only a GPU records its steps")
+@pytest.mark.parametrize(
+    ("sizes", "steps"),
+    [({}, {}), ({"hidden_dropout": 0.1}, {"micro_batch_size": 8}), ({}, {"precision": "bf16", "micro_batch_size": 16})],
+)
+def test_a_recorded_step_equals_a_computed_one_to_the_last_bit(sizes, steps, tiny, train, monkeypatch):
+    def counted(graph):
+        replays.append(graph)
+        replay(graph)
+
+    replays, replay = [], torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", counted)
+    run = {"accelerator": "gpu", "model": sizes}
+    recorded = train(tiny(**run, training=steps))
+    assert len(replays) == recorded.result.steps - 1  # all but the first
+    computed = train(tiny(**run, run_dir=tiny().run_dir + "-computed", training={**steps, "cuda_graph": False}))
+    assert len(replays) == recorded.result.steps - 1
+    assert recorded.rows == computed.rows
+    assert all(torch.equal(recorded.end[name], computed.end[name]) for name in computed.end)
+
+
 def test_loader_processes_change_nothing(tiny, train):
     short = {"max_steps": 4, "val_check_interval": 2}
     alone = train(tiny(run_dir=tiny().run_dir + "-alone", training=short))

@@ -87,7 +87,7 @@ class TrainingSettings:
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: weights and activations in bfloat16, with fp32 main weights in the optimizer"""
     cuda_graph: bool = True
-    """on GPUs: record a step and replay it, much faster for small networks; not with data or pipeline parallel"""
+    """on GPUs: record a step and replay it, much faster for small networks; not with dropout and sequence parallel"""
     val_check_interval: int = 100
     """optimizer steps between validations; every validation is followed by a checkpoint"""
     log_every_n_steps: int = 10

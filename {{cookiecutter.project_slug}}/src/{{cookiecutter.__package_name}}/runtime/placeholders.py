@@ -1,4 +1,4 @@
-"""Import placeholders: NeMo without the LLM stack that a training step drags in but never uses.
+"""Import placeholders: NeMo without the LLM stack that it drags in but a training never uses.
 
 Standard library only, and no work beyond filling `sys.modules`: every process and every `--help` passes here.
 The reasons, versions and tests are in README.md beside this file.
@@ -7,7 +7,9 @@ The reasons, versions and tests are in README.md beside this file.
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -29,6 +31,22 @@ class _Placeholder(ModuleType):
         )
 
 
+class _Deferred(ModuleType):
+    """A module that is imported when somebody takes more from it than the members given here."""
+
+    def __init__(self, name: str, folder: Path, members: dict[str, Any]) -> None:
+        super().__init__(name)
+        self.__path__ = [str(folder)]  # its submodules are the real ones
+        self.__dict__.update(members)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(import_module(self.__name__), name)
+
+
 def _nothing(*args: object, **kwargs: object) -> None:
     """Stand in for a hook of distilled or quantised models, which this project does not have."""
 
@@ -47,10 +65,11 @@ _MODELOPT: dict[str, dict[str, Any]] = {
 _UNIFIED_MEMORY: dict[str, dict[str, Any]] = {
     "megatron.core.inference.unified_memory": {"has_unified_memory": False, "create_unified_mempool": _nothing},
 }
+_GENERATION = "transformers.generation"
 
 
 def install() -> None:
-    """Put the placeholders into `sys.modules`; must run before the first import of NeMo or Megatron.
+    """Put the placeholders into `sys.modules`; must run before the first import of Lightning, NeMo or Megatron.
 
     The LLM collection is replaced only where nvidia-modelopt is not installed: with it, NeMo's own code runs.
     """
@@ -60,3 +79,7 @@ def install() -> None:
     for name, members in wanted.items():
         if name not in sys.modules:
             sys.modules[name] = _Placeholder(name, members)
+    if "transformers" not in sys.modules and (transformers := find_spec("transformers")):
+        base = type("GenerationMixin", (), {})
+        folder = Path(str(transformers.origin)).with_name("generation")
+        sys.modules[_GENERATION] = _Deferred(_GENERATION, folder, {base.__name__: base})

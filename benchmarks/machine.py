@@ -1,0 +1,27 @@
+"""The machine that the figures are of."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+
+def gpus() -> int:
+    """Count the GPUs."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def describe_machine(device: str) -> str:
+    """Say on what the figures were measured."""
+    import torch
+
+    cores = f"{os.cpu_count()} CPU cores, PyTorch {torch.__version__}, Python {platform.python_version()}"
+    return f"{torch.cuda.get_device_name(0)}, {cores}" if device == "cuda" else cores
+
+
+def size_mb(folder: Path) -> float:
+    """Return the size of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
