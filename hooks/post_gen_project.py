@@ -13,6 +13,16 @@ from pathlib import Path
 
 ANSWERS_JSON = r"""{{ cookiecutter | tojson }}"""
 
+# question -> choice -> the files that only this choice has; a choice that is not listed has none
+FILES = {
+    "ci": {
+        "github": [".github/workflows/ci.yml", ".github/workflows/versions.yml", ".github/dependabot.yml"],
+        "gitlab": [".gitlab-ci.yml"],
+    },
+    "container": {"docker": ["Dockerfile", ".dockerignore", ".devcontainer/devcontainer.json"]},
+    "cluster": {"slurm": ["slurm/train.sbatch"]},
+}
+
 
 def choose_license(project: Path, license_id: str) -> None:
     """LICENSE.<choice> becomes LICENSE, the others go; with 'none' pyproject.toml names no licence either."""
@@ -27,15 +37,22 @@ def choose_license(project: Path, license_id: str) -> None:
         pyproject.write_text(text.replace('\nlicense = "none"\n', "\n"), encoding="utf-8")
 
 
-def choose_ci(project: Path, ci: str) -> None:
-    """Without continuous integration there is no workflow, and no empty folder in its place."""
-    if ci != "none":
-        return
-    workflows = project / ".github" / "workflows"
-    (workflows / "ci.yml").unlink(missing_ok=True)
-    for folder in (workflows, workflows.parent):
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+def choose_files(project: Path, answers: dict[str, str]) -> None:
+    """The files of choices that were not made go, and a folder that is empty without them."""
+    for question, choices in FILES.items():
+        for choice, files in choices.items():
+            if choice != answers[question]:
+                for file in files:
+                    remove(project / file, project)
+
+
+def remove(path: Path, project: Path) -> None:
+    """Removes a file, and then its folder, and that one's, up to the project, as long as nothing else is in them."""
+    path.unlink(missing_ok=True)
+    for folder in path.parents:
+        if folder == project or not folder.is_dir() or any(folder.iterdir()):
+            break
+        folder.rmdir()
 
 
 def main() -> None:
@@ -43,7 +60,7 @@ def main() -> None:
     answers = json.loads(ANSWERS_JSON)
     project = Path.cwd()
     choose_license(project, answers["license"])
-    choose_ci(project, answers["ci"])
+    choose_files(project, answers)
     print(f"""
 {answers["project_name"]} is ready. Next:
 

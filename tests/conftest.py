@@ -159,3 +159,11 @@ def installed(default_project, tmp_path_factory) -> InstalledProject:
     install = (sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--target", folder / "site")
     run_ok(*install, wheel, cwd=folder, timeout=120)
     return InstalledProject(default_project, wheel, folder / "site")
+
+
+@pytest.fixture(scope="session")
+def everything(baker: Baker, tmp_path_factory) -> tuple[BakedProject, BakedProject]:
+    """Two projects that have every file between them."""
+    options = {"container": "docker", "cluster": "slurm"}
+    github = baker.bake(tmp_path_factory.mktemp("github"), ci="github", **options)
+    return github, baker.bake(tmp_path_factory.mktemp("gitlab"), ci="gitlab", **options)

@@ -91,15 +91,26 @@ tests/test_runtime_canaries.py
 tests/test_settings.py
 tests/test_training.py
 """
-WITH_CI = ".github/workflows/ci.yml"
-WITH_LICENSE = "LICENSE"
+# Of the projects that chose it.
+CHOSEN = {
+    "github": [".github/workflows/ci.yml", ".github/workflows/versions.yml", ".github/dependabot.yml"],
+    "gitlab": [".gitlab-ci.yml"],
+    "docker": ["Dockerfile", ".dockerignore", ".devcontainer/devcontainer.json"],
+    "slurm": ["slurm/train.sbatch"],
+    "Apache-2.0": ["LICENSE"],
+    "MIT": ["LICENSE"],
+    "BSD-3-Clause": ["LICENSE"],
+    "none": [],
+}
+CI = ".github/workflows/ci.yml"
 LICENSE_TITLES = {"Apache-2.0": "Apache License", "MIT": "MIT License", "BSD-3-Clause": "BSD 3-Clause License"}
 DIFFICULT = 'Say "hi" \\ it\'s 100% {fun} é 🚀 # no <b> $HOME & '
 
 
-def assert_exactly(project: BakedProject, *chosen: str) -> None:
+def assert_exactly(project: BakedProject, *choices: str) -> None:
     found = set(project.files())
-    expected = {line.replace("<package>", project.package) for line in ALWAYS.split()} | set(chosen)
+    expected = {line.replace("<package>", project.package) for line in ALWAYS.split()}
+    expected |= {file for choice in choices for file in CHOSEN[choice]}
     assert not found - expected, f"not expected:\n{chr(10).join(sorted(found - expected))}"
     assert not expected - found, f"missing:\n{chr(10).join(sorted(expected - found))}"
 
@@ -109,7 +120,7 @@ def text_files(project: BakedProject) -> dict[str, str]:
 
 
 def test_the_default_project_has_exactly_these_files(default_project):
-    assert_exactly(default_project, WITH_CI, WITH_LICENSE)
+    assert_exactly(default_project, "github", "Apache-2.0")
 
 
 def test_a_project_without_options_has_exactly_these_files(longest_project):
@@ -131,7 +142,7 @@ def test_nothing_of_the_template_language_is_left(default_project, longest_proje
 
 
 def test_the_workflow_keeps_githubs_own_expressions(default_project):
-    workflow = yaml.safe_load((default_project.path / WITH_CI).read_text())
+    workflow = yaml.safe_load((default_project.path / CI).read_text())
     job = workflow["jobs"]["test"]
     assert job["steps"][1]["with"]["python-version"] == "${{ matrix.python }}"
     assert job["strategy"]["matrix"]["python"] == ["3.10", "3.11", "3.12"]
@@ -139,7 +150,7 @@ def test_the_workflow_keeps_githubs_own_expressions(default_project):
 
 def test_ci_and_pre_commit_call_only_targets_that_make_has(default_project):
     files = text_files(default_project)
-    called = re.findall(r"(?:run|entry): make (\w+)$", files[WITH_CI] + files[".pre-commit-config.yaml"], re.MULTILINE)
+    called = re.findall(r"(?:run|entry): make (\w+)$", files[CI] + files[".pre-commit-config.yaml"], re.MULTILINE)
     assert called == ["check", "test", "lint"]
     assert set(called) <= set(re.findall(r"^(\w+):.*##", files["Makefile"], re.MULTILINE))
 

@@ -1,0 +1,69 @@
+"""The Slurm job, under a stand-in for srun: it is stopped, queued again, and goes on."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+SRUN = """#!/usr/bin/env python3
+# Starts the tasks of one node as Slurm's srun does, passes SIGTERM on, and ends with the highest exit code.
+import os, signal, subprocess, sys
+words = [word for word in sys.argv[1:] if not word.startswith("--kill-on-bad-exit")]
+count = int(os.environ["SLURM_NTASKS_PER_NODE"])
+node = {"SLURM_NTASKS": str(count), "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost"}
+tasks = [
+    subprocess.Popen(words, env={**os.environ, **node, "SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)})
+    for i in range(count)
+]
+signal.signal(signal.SIGTERM, lambda *_: [task.send_signal(signal.SIGTERM) for task in tasks])
+sys.exit(max(task.wait() for task in tasks))
+"""
+SCONTROL = '#!/bin/sh\necho "$@" >> queued\n'
+STEPS = ("--training.max_steps", "100", "--training.warmup_steps", "5", "--training.val_check_interval", "20")
+
+
+@pytest.fixture
+def job(everything, installed, tmp_path) -> tuple[list[str], dict[str, str]]:
+    """The job of a node with two tasks, and the environment that Slurm gives it."""
+    project, fake = everything[0], tmp_path / "bin"
+    fake.mkdir()
+    for name, program in {"srun": SRUN, "scontrol": SCONTROL}.items():
+        (fake / name).write_text(program)
+        (fake / name).chmod(0o755)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "bin").symlink_to(installed.site / "bin")
+    slurm = {"SLURM_JOB_ID": "4321", "SLURM_JOB_NUM_NODES": "1", "SLURM_NTASKS_PER_NODE": "2"}
+    env = {**os.environ, **installed.env, **slurm, "SLURM_JOB_NAME": project.slug}
+    env["PATH"] = f"{fake}{os.pathsep}{env['PATH']}"
+    script = str(project.path / "slurm" / "train.sbatch")
+    return ["bash", script, "pretrain", "--accelerator", "cpu", *STEPS], env
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_job_that_is_stopped_is_queued_again_and_goes_on(job, tmp_path: Path):
+    command, env = job
+    run = tmp_path / "runs" / "pretrain-4321"
+    with subprocess.Popen(command, cwd=tmp_path, env=env) as first:
+        while first.poll() is None and not list(run.glob("checkpoints/*-last")):
+            time.sleep(0.1)
+        children = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
+        os.kill(int(children[-1]), signal.SIGTERM)  # Slurm sends it to the tasks, not to the script
+        assert first.wait(timeout=120) == 75
+    assert (tmp_path / "queued").read_text() == "requeue 4321\n"
+    assert 20 <= last_step(run) < 100
+    again = subprocess.run(command, cwd=tmp_path, env=env, timeout=200)
+    assert again.returncode == 0
+    assert last_step(run) == 100
+    assert (tmp_path / "queued").read_text() == "requeue 4321\n"
+
+
+def last_step(run: Path) -> int:
+    with (run / "metrics.csv").open(newline="") as file:
+        return int(float(list(csv.DictReader(file))[-1]["step"]))
