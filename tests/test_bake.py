@@ -79,6 +79,7 @@ tests/kills.py
 tests/test_cli.py
 tests/test_config.py
 tests/test_data.py
+tests/test_doctor.py
 tests/test_layouts.py
 tests/test_losses.py
 tests/test_model.py

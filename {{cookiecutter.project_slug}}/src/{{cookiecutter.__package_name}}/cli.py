@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from .errors import UserError
@@ -104,9 +105,7 @@ def evaluate(argv: list[str]) -> int:
     """Score a run on the whole test set: --from RUN."""
     settings = _settings_of_run("evaluate", argv)
     _quiet_unless(settings.verbose)
-    from .training import evaluate
-
-    result = evaluate(settings)
+    result = _training().evaluate(settings)
     _say("  ".join(f"{name} {value:.4f}" for name, value in result.items() if isinstance(value, float)))
     _say(f"over {result['num_items']:,} test items; written to {settings.run_dir}")
     _say(f"Next: {PROG} report {settings.run_dir}")
@@ -117,9 +116,7 @@ def predict(argv: list[str]) -> int:
     """Predict the whole test set into predictions.csv: --from RUN."""
     settings = _settings_of_run("predict", argv)
     _quiet_unless(settings.verbose)
-    from .training import predict
-
-    _say(f"wrote {predict(settings)}")
+    _say(f"wrote {_training().predict(settings)}")
     return 0
 
 
@@ -180,9 +177,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 def _train(command: str, argv: list[str], defaults: Settings) -> int:
     settings = _checked(_parse(command, argv, defaults))
     _quiet_unless(settings.verbose)
-    from .training import train
-
-    result = train(settings)
+    result = _training().train(settings)
     if result.has_stopped:
         _say(f"stopped after step {result.steps} of {settings.training.max_steps}; go on with --resume true")
         return STOPPED if _is_first_rank() else 0  # another code would make Lightning kill the first rank
@@ -190,6 +185,25 @@ def _train(command: str, argv: list[str], defaults: Settings) -> int:
     or_finetune = f", or {PROG} finetune --from {result.run_dir}" if command == "pretrain" else ""
     _say(f"Next: {PROG} evaluate --from {result.run_dir}{or_finetune}")
     return 0
+
+
+def _training() -> ModuleType:
+    """Import what trains; say which versions do not fit if that fails.
+
+    Raises:
+        UserError: it fails, and there are versions that do not fit.
+    """
+    try:
+        from . import training
+    except (ImportError, AttributeError) as error:
+        from .doctor import misfits
+
+        for misfit in (problems := misfits()):
+            _complain(misfit)
+        if not problems:
+            raise
+        raise UserError(f"that may be why an import failed: {error}") from error
+    return training
 
 
 def _settings_of_run(command: str, argv: list[str]) -> Settings:

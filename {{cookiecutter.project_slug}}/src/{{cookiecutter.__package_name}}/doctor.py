@@ -23,17 +23,30 @@ def diagnose() -> int:
     return 0 if packages_fit and devices_work else 1
 
 
+def misfits() -> list[str]:
+    """Return a line for each declared dependency that is missing or of another version; quick, imports none of them."""
+    try:
+        return [f"{name} {text}" for name, status, text in _packages() if status == BAD]
+    except UserError as error:
+        return [str(error)]
+
+
 def _print_packages() -> bool:
     """Print each declared dependency beside what is installed; return whether all the needed ones fit."""
+    rows = _packages()
+    width = max((len(name) for name, *_ in rows), default=0)
+    for name, status, text in rows:
+        print(f"{status:6}  {name:{width}}  {text}")
+    return all(status != BAD for _, status, _ in rows)
+
+
+def _packages() -> list[tuple[str, str, str]]:
+    """Return name, status and what to know of each declared dependency."""
     try:
         declared = metadata.requires(_distribution()) or []
     except metadata.PackageNotFoundError:
         raise UserError(f"{_distribution()} is not installed here: make setup, or pip install -e .") from None
-    rows = [_check(Requirement(line)) for line in declared]
-    width = max((len(name) for name, *_ in rows), default=0)
-    for name, status, text in rows:
-        print(f"{status:6}  {name:{width}}  {text}")
-    return all(status == OK for _, status, _ in rows if status != ABSENT)
+    return [_check(Requirement(line)) for line in declared]
 
 
 def _check(requirement: Requirement) -> tuple[str, str, str]:
