@@ -1,5 +1,6 @@
 """What the tests let ranks do, which import it by name: train, be stopped, or be broken on purpose."""
 
+import hashlib
 import os
 import signal
 from collections.abc import Callable
@@ -33,6 +34,26 @@ def stop(settings: Settings, step: int) -> tuple[int, bool]:
 def signal_last_rank(trainer: Any) -> None:
     if trainer.global_rank == trainer.world_size - 1:
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def replayed(settings: Settings) -> tuple[int, str]:
+    """Train; return how often a CUDA graph was replayed, and a digest of the last weights."""
+    replays, replay = 0, torch.cuda.CUDAGraph.replay
+    digest = hashlib.sha256()
+
+    def counted(graph: Any) -> None:
+        nonlocal replays
+        replays += 1
+        replay(graph)
+
+    def read_weights(trainer: Any) -> None:
+        for weight in trainer.lightning_module.parameters():
+            digest.update(weight.detach().float().cpu().numpy().tobytes())
+
+    torch.cuda.CUDAGraph.replay = counted  # type: ignore[method-assign]
+    in_step(settings.training.max_steps, read_weights)
+    training.train(settings)
+    return replays, digest.hexdigest()
 
 
 def dropped(settings: Settings) -> list[list[int]]:
