@@ -18,7 +18,7 @@ from typing import Any
 import hatchling.build
 import pytest
 import yaml
-from conftest import TEMPLATE, BakedProject, Baker, run_ok
+from conftest import PLAIN, TEMPLATE, BakedProject, Baker, run_ok
 from cookiecutter.exceptions import FailedHookException, OutputDirExistsException
 from cookiecutter.main import cookiecutter
 from markdown_it import MarkdownIt
@@ -31,7 +31,6 @@ else:
     import tomli as tomllib
 
 TEXTS = ("project_name", "description", "author")
-PLAIN = {"project_name": "P", "project_slug": "p", "description": "D", "author": "A"}
 HOLD_TEXT = {"README.md", "pyproject.toml", "LICENSE"}  # no other file may hold what a person typed
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 HEAD = ["heading_open", "inline", "heading_close", "paragraph_open", "inline", "paragraph_close"]
@@ -259,11 +258,6 @@ def check_metadata(project: BakedProject, folder: Path, monkeypatch, description
 
 
 @pytest.fixture(scope="module")
-def plain(baker: Baker, tmp_path_factory) -> BakedProject:
-    return baker.bake(tmp_path_factory.mktemp("plain"), **PLAIN)
-
-
-@pytest.fixture(scope="module")
 def replay(baker: Baker, tmp_path_factory) -> dict[str, Any]:
     """What cookiecutter saved of the answers of the plain project."""
     baker.bake(tmp_path_factory.mktemp("replay"), **PLAIN)
@@ -292,12 +286,12 @@ def folder(tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("row", range(len(ACCEPTED)), ids=list(ACCEPTED))
-def test_a_text_is_taken_as_it_is(baker: Baker, plain, folder, monkeypatch, row):
+def test_a_text_is_taken_as_it_is(baker: Baker, plain_project, folder, monkeypatch, row):
     """Each text is a name, beside two others, then a description, then an author."""
     name, description, author = (list(ACCEPTED.values())[(row + shift) % len(ACCEPTED)] for shift in range(3))
     answers = {"project_name": typed(name), "description": typed(description), "author": typed(author)}
     project = baker.bake(folder, project_slug="p", license=LICENSES[row % 3], **answers)
-    check_texts(project, plain, name, description, author)
+    check_texts(project, plain_project, name, description, author)
     check_metadata(project, folder, monkeypatch, description, author)
 
 
@@ -351,8 +345,8 @@ def test_a_value_from_a_replay_file_is_refused(bake_replay, folder, capfd, key, 
     check_refusal(refusal, value, reason, suggestion, key)
 
 
-def test_a_replay_file_gives_the_same_project_again(bake_replay, plain, folder):
-    assert BakedProject(Path(bake_replay(folder))).files() == plain.files()
+def test_a_replay_file_gives_the_same_project_again(bake_replay, plain_project, folder):
+    assert BakedProject(Path(bake_replay(folder))).files() == plain_project.files()
 
 
 def test_a_replay_file_with_another_slug_is_refused_for_it_names_the_old_package(bake_replay, folder, capfd):
@@ -376,7 +370,7 @@ def configured(baker: Baker, folder: Path, **defaults: object) -> BakedProject:
     return BakedProject(Path(path))
 
 
-def test_a_users_configuration_gives_text_numbers_and_choices(baker: Baker, plain, folder):
+def test_a_users_configuration_gives_text_numbers_and_choices(baker: Baker, plain_project, folder):
     mine = {
         "project_name": 3,
         "project_slug": "p",
@@ -384,7 +378,7 @@ def test_a_users_configuration_gives_text_numbers_and_choices(baker: Baker, plai
         "author": "Zoë",
         "license": "MIT",
     }
-    check_texts(configured(baker, folder, **mine), plain, "3", "first", "Zoë")
+    check_texts(configured(baker, folder, **mine), plain_project, "3", "first", "Zoë")
 
 
 @pytest.mark.parametrize(("value", "suggestion"), [(True, "True"), (None, "Unnamed")])
@@ -421,10 +415,10 @@ def typing(baker: Baker, folder: Path, monkeypatch, *answers: str) -> str:
     return cookiecutter(str(baker.template), output_dir=str(folder), config_file=str(baker.config))
 
 
-def test_what_is_typed_at_the_prompts_is_taken_as_it_is(baker: Baker, plain, folder, monkeypatch):
+def test_what_is_typed_at_the_prompts_is_taken_as_it_is(baker: Baker, plain_project, folder, monkeypatch):
     text = '"\\ `$(touch harm)` {x} <!--'
     path = typing(baker, folder, monkeypatch, text, "p", f"  {text} ", text, "2", "")  # rich strips the spaces
-    check_texts(BakedProject(Path(path)), plain, text, text, text)
+    check_texts(BakedProject(Path(path)), plain_project, text, text, text)
 
 
 def test_braces_typed_at_a_prompt_are_refused(baker: Baker, folder, monkeypatch, capfd):
