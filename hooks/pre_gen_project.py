@@ -190,7 +190,7 @@ def again(answers: dict[str, object], mended: dict[str, str]) -> str:
             words += ["--output-dir", answers["_output_dir"]]
         words += ["--no-input", *(f"{key}={value}" for key, value in given.items())]
     elif os.path.exists(os.path.join(here, ".cruft.json")):
-        words = ["cruft", "update", "--variables-to-update", json.dumps(mended)]
+        words = ["cruft", "update", "--skip-apply-ask", "--variables-to-update", json.dumps(mended)]
     else:
         words = ["cruft", "create", answers["_template"], "--checkout", answers["_commit"]]
         words += ["--no-input", "--extra-context", json.dumps(given)]
