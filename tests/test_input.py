@@ -451,6 +451,15 @@ def test_the_command_can_be_pasted_into_any_shell(baker: Baker, folder, wrong):
     assert pyproject.get("license", "none") == answers["license"] == wrong.get("license", "Apache-2.0")
 
 
+@pytest.mark.slow
+def test_the_projects_tests_do_not_take_its_name_for_a_command(baker: Baker, folder):
+    name, description = "x: p destroy --everything", "make war, not `src/love.py`"
+    project = baker.bake(folder, project_name=name, project_slug="p", description=description)
+    words = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_readme.py")
+    env = {"PYTHONPATH": str(project.path / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    run_ok(sys.executable, *words, cwd=project.path, timeout=200, env=env)
+
+
 def test_a_terminal_that_cannot_show_the_name_is_no_reason_to_fail(baker: Baker, folder):
     words = ("-m", "cookiecutter", baker.template, "--no-input", "project_name=🚀", "project_slug=p")
     env = {"COOKIECUTTER_CONFIG": str(baker.config), "PYTHONIOENCODING": "ascii"}

@@ -152,6 +152,8 @@ def test_an_update_brings_the_templates_changes_and_keeps_the_users(desk: Desk, 
     fresh = baker.bake(tmp_path / "fresh", **ANSWERS, **options)
     assert not (files_of(project).keys() & {f"src/{package}/{REMOVED}"})
     assert {f"src/{package}/{ADDED}", f"src/{package}/ours.py"} <= files_of(project).keys()
+    assert (project / "LICENSE").exists() == (options["license"] != "none")
+    assert (project / ".github").exists() == (options["ci"] != "none")
     edit(fresh.path, package)
     assert files_of(project) == fresh.files()
     state = json.loads((project / ".cruft.json").read_text(encoding="utf-8"))
