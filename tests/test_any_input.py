@@ -16,7 +16,7 @@ ANY = st.one_of(MARKUP, st.text(max_size=40), st.text(max_size=700))
 SAME_EVERY_RUN = settings(derandomize=True, database=None, deadline=None)
 
 
-@settings(SAME_EVERY_RUN, max_examples=500)
+@settings(SAME_EVERY_RUN, max_examples=300)
 @given(ANY, st.sampled_from(TEXTS))
 def test_any_text_is_accepted_or_has_a_suggestion_that_is(text, key):
     lines, mended = PRE.find_problems({**ANSWERS, key: text})
@@ -49,7 +49,7 @@ def test_the_command_is_one_line_that_a_shell_reads_back(texts):
     assert words == {key: mended.get(key, answers[key]) for key in PRE.QUESTIONS}
 
 
-@settings(SAME_EVERY_RUN, max_examples=50)
+@settings(SAME_EVERY_RUN, max_examples=30)
 @given(texts=st.tuples(ANY, ANY, ANY))
 def test_any_text_or_its_suggestion_is_taken_as_it_is(baker: Baker, plain_project, tmp_path_factory, texts):
     answers = {**ANSWERS, **dict(zip(TEXTS, texts, strict=True))}
