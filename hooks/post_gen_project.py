@@ -8,7 +8,9 @@ Standard library only, no network, no git.
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import sys
 from pathlib import Path
 
 ANSWERS_JSON = r"""{{ cookiecutter | tojson }}"""
@@ -55,12 +57,20 @@ def remove(path: Path, project: Path) -> None:
         folder.rmdir()
 
 
+def is_update(answers: dict[str, str]) -> bool:
+    """Whether cruft compares or updates an existing project, for which it bakes others in temporary folders."""
+    return "_commit" in answers and Path(os.environ.get("PWD", ""), ".cruft.json").exists()
+
+
 def main() -> None:
     """Chooses the files and prints the next steps."""
     answers = json.loads(ANSWERS_JSON)
     project = Path.cwd()
     choose_license(project, answers["license"])
     choose_files(project, answers)
+    if is_update(answers):
+        return
+    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show the name is no reason to fail
     print(f"""
 {answers["project_name"]} is ready. Next:
 

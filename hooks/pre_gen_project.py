@@ -20,7 +20,16 @@ ANSWERS_JSON = r"""{{ cookiecutter | tojson }}"""
 
 MAX_SLUG = 40
 SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-FREE_TEXT = ("project_name", "description", "author")
+BRACES = re.compile(r"\{(?=[%#{])")  # begins what Jinja fills in
+MAX_TEXT = 512  # of a package's description, says PyPI
+MAX_SHOWN = 100
+CHOICES = {
+    "license": ("Apache-2.0", "MIT", "BSD-3-Clause", "none"),
+    "ci": ("github", "gitlab", "none"),
+    "container": ("none", "docker"),
+    "cluster": ("none", "slurm"),
+}
+QUESTIONS = ("project_name", "project_slug", "description", "author", *CHOICES)
 
 # Names of the project's own layout, of programs in .venv/bin, and standard-library modules of Python 3.10-3.12 that
 # a later Python, which may be the one running this hook, no longer lists.
@@ -104,52 +113,93 @@ def is_control(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
 
 
-def one_line(text: str) -> str:
-    """The text with its control characters made spaces, and no two spaces in a row."""
-    return " ".join("".join(" " if is_control(c) else c for c in text).split())
+def shows_nothing(text: str) -> bool:
+    """Whether there are only spaces and invisible marks in it."""
+    return all(unicodedata.category(character) in ("Cf", "Zs") for character in text)
 
 
 def text_problem(text: str) -> str | None:
     """Why this cannot be a line of free text; None if it can. Quotes, backslashes and any script are fine."""
     if any(map(is_control, text)):
         return "must be one line without control characters"
-    return None if text.strip() else "must not be empty"
+    if BRACES.search(text):
+        return "must not hold the marks of a template, which every update would fill in again"
+    if len(text) > MAX_TEXT:
+        return f"is {len(text)} characters long, at most {MAX_TEXT} fit"
+    if shows_nothing(text):
+        return "must not be empty"
+    return None if text == text.strip() else "must not begin or end with a space"
 
 
-def find_problems(answers: dict[str, str]) -> tuple[list[str], dict[str, str]]:
-    """The problems, a line each, and the answers that would mend them."""
+def suggest_text(text: str) -> str:
+    """The nearest text that passes every check."""
+    spaced = "".join(" " if is_control(character) else character for character in text)
+    line = BRACES.sub("{ ", " ".join(spaced.split()))[:MAX_TEXT].strip()
+    return "Unnamed" if shows_nothing(line) else line
+
+
+def suggest_choice(text: str, choices: tuple[str, ...]) -> str:
+    """The choice that was meant, but for capitals; or the first."""
+    return next((choice for choice in choices if choice.lower() == text.lower()), choices[0])
+
+
+def problem(key: str, value: object) -> str | None:
+    """Why this cannot be the answer to that question; None if it can."""
+    if key in CHOICES:
+        return None if value in CHOICES[key] else f"must be one of {', '.join(CHOICES[key])}"
+    if not isinstance(value, str):
+        return "must be text"
+    return slug_problem(value) if key == "project_slug" else text_problem(value)
+
+
+def suggest(key: str, value: object) -> str:
+    """The nearest answer that passes every check."""
+    text = "" if value is None else str(value)
+    if key in CHOICES:
+        return suggest_choice(text, CHOICES[key])
+    return suggest_slug(text) if key == "project_slug" else suggest_text(text)
+
+
+def find_problems(answers: dict[str, object]) -> tuple[list[str], dict[str, str]]:
+    """The problems, a line each, and the answers that would mend them.
+
+    Any JSON may be an answer: a replay file, which may have been edited, comes here as it is.
+    """
     lines, mended = [], {}
-    reason = slug_problem(answers["project_slug"])
-    if reason:
-        mended["project_slug"] = suggest_slug(answers["project_slug"])
-        lines.append(f"error: project_slug {answers['project_slug']!r} {reason}; try '{mended['project_slug']}'.")
-    for key in FREE_TEXT:
-        reason = text_problem(answers[key])
+    for key in QUESTIONS:
+        reason = problem(key, answers[key])
         if reason:
-            mended[key] = one_line(answers[key]) or "Unnamed"
-            lines.append(f"error: {key} {answers[key]!r} {reason}; try {mended[key]!r}.")
+            mended[key] = suggest(key, answers[key])
+            lines.append(f"error: {key} {shown(answers[key])} {reason}; try {shown(mended[key])}.")
+    package = answers["__package_name"]
+    if "project_slug" not in mended and package != answers["project_slug"].replace("-", "_"):
+        lines.append(f"error: __package_name {shown(package)} is not that of the project_slug; leave it out.")
     return lines, mended
 
 
-def again(answers: dict[str, str], mended: dict[str, str]) -> str:
+def shown(value: object) -> str:
+    """The value in quotes, cut where it would fill the screen."""
+    quoted = repr(value)
+    return quoted if len(quoted) <= MAX_SHOWN else f"{quoted[:MAX_SHOWN]}..."
+
+
+def again(answers: dict[str, object], mended: dict[str, str]) -> str:
     """The command that gives the same answers again, mended."""
-    words = ["cookiecutter", answers.get("_template", ".")]
-    if answers.get("_checkout"):
-        words += ["--checkout", answers["_checkout"]]
-    here = os.environ.get("PWD")
-    if answers.get("_output_dir", here) != here:
-        words += ["--output-dir", answers["_output_dir"]]
-    words.append("--no-input")
-    words += [f"{key}={literal(value)}" for key, value in {**answers, **mended}.items() if not key.startswith("_")]
+    here = os.environ.get("PWD", "")
+    given = {key: mended.get(key, answers[key]) for key in QUESTIONS}
+    if "_commit" not in answers:
+        words = ["cookiecutter", answers.get("_template", ".")]
+        if answers.get("_checkout"):
+            words += ["--checkout", answers["_checkout"]]
+        if answers.get("_output_dir", here) != here:
+            words += ["--output-dir", answers["_output_dir"]]
+        words += ["--no-input", *(f"{key}={value}" for key, value in given.items())]
+    elif os.path.exists(os.path.join(here, ".cruft.json")):
+        words = ["cruft", "update", "--skip-apply-ask", "--variables-to-update", json.dumps(mended)]
+    else:
+        words = ["cruft", "create", answers["_template"], "--checkout", answers["_commit"]]
+        words += ["--no-input", "--extra-context", json.dumps(given)]
     return shlex.join(words)
-
-
-def literal(value: str) -> str:
-    """The value as cookiecutter must be given it: it renders what it is given, so braces need its raw block."""
-    opening, closing = "{" + "%", "%" + "}"
-    if re.search(r"\{[%#{]", value):
-        return f"{opening} raw {closing}{value}{opening} endraw {closing}"
-    return value
 
 
 def main() -> int:

@@ -22,6 +22,7 @@ from cookiecutter.main import cookiecutter
 TEMPLATE = Path(__file__).resolve().parents[1]
 PROJECT_FOLDER = "{{cookiecutter.project_slug}}"
 CACHES = shutil.ignore_patterns("__pycache__", ".*_cache", ".venv", "runs", "build", "dist")
+PLAIN = {"project_name": "P", "project_slug": "p", "description": "D", "author": "A"}
 INHERITED_NOT = ("PYTHONPATH", "MAKEFLAGS", "MAKELEVEL", "PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "VIRTUAL_ENV")
 
 
@@ -147,6 +148,12 @@ def longest_project(baker, tmp_path_factory) -> BakedProject:
     slug = "a-name-of-forty-characters-exactly-so-xx"
     assert len(slug) == 40
     return baker.bake(tmp_path_factory.mktemp("longest"), project_slug=slug, license="none", ci="none")
+
+
+@pytest.fixture(scope="session")
+def plain_project(baker, tmp_path_factory) -> BakedProject:
+    """A project whose answers are one letter each, to compare others with."""
+    return baker.bake(tmp_path_factory.mktemp("plain"), **PLAIN)
 
 
 @pytest.fixture(scope="session")

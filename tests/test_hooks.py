@@ -7,11 +7,12 @@ import importlib.util
 import json
 import keyword
 import re
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import TEMPLATE, BakedProject, Baker, run_ok
+from conftest import TEMPLATE, BakedProject, Baker
 
 GOOD_SLUGS = ["a", "mnist-megatron", "x2", "my-3d-model", "torch-mnist", "match", "a" * 40]
 TAKEN = [
@@ -54,22 +55,16 @@ BAD_SLUGS = [
     ("python", "would make the package 'python', a name that", "python-project"),  # would replace .venv/bin/python
     ("test", "would make the package 'test', a", "test-project"),  # also a module of the standard library
 ]
-GOOD_TEXTS = ["A plain line", 'it\'s "quoted" \\ 50% {braces} <b> & # $HOME', "Zoë Ångström", "数字 🚀"]
-BAD_TEXTS = [
-    ("two\nlines", "must be one line without control characters", "two lines"),
-    ("a\ttab", "must be one line without control characters", "a tab"),
-    ("a\x7fdelete", "must be one line without control characters", "a delete"),
-    ("a\u2028separator", "must be one line without control characters", "a separator"),
-    ("", "must not be empty", "Unnamed"),
-    ("  ", "must not be empty", "Unnamed"),
-]
 ANSWERS = {
     "project_name": "P",
     "project_slug": "p",
+    "__package_name": "p",
     "description": "D",
     "author": "A",
     "license": "MIT",
     "ci": "none",
+    "container": "none",
+    "cluster": "none",
     "_template": "the template",
 }
 
@@ -82,22 +77,26 @@ def load(name: str):
     return module
 
 
+def with_slug(slug: str) -> dict[str, str]:
+    return {**ANSWERS, "project_slug": slug, "__package_name": slug.replace("-", "_")}
+
+
 PRE, POST = load("pre_gen_project"), load("post_gen_project")
 
 
 @pytest.mark.parametrize("slug", GOOD_SLUGS)
 def test_a_good_slug_passes(slug):
-    assert PRE.find_problems({**ANSWERS, "project_slug": slug}) == ([], {})
+    assert PRE.find_problems(with_slug(slug)) == ([], {})
 
 
 @pytest.mark.parametrize(("slug", "reason", "suggestion"), BAD_SLUGS, ids=[repr(slug) for slug, *_ in BAD_SLUGS])
 def test_a_bad_slug_gets_one_line_and_a_suggestion_that_works(slug, reason, suggestion):
-    (line,), mended = PRE.find_problems({**ANSWERS, "project_slug": slug})
+    (line,), mended = PRE.find_problems(with_slug(slug))
     assert line.startswith(f"error: project_slug {slug!r} {reason}")
     assert line.endswith(f"; try '{suggestion}'.")
     assert "\n" not in line
     assert mended == {"project_slug": suggestion}
-    assert PRE.find_problems({**ANSWERS, **mended}) == ([], {})
+    assert PRE.find_problems(with_slug(suggestion)) == ([], {})
 
 
 def test_every_keyword_and_standard_module_is_refused():
@@ -113,33 +112,18 @@ def test_the_suggestion_for_a_reserved_name_works(name):
     assert PRE.slug_problem(PRE.suggest_slug(slug)) is None
 
 
-@pytest.mark.parametrize("key", ["project_name", "description", "author"])
-@pytest.mark.parametrize("text", GOOD_TEXTS)
-def test_good_free_text_passes(key, text):
-    assert PRE.find_problems({**ANSWERS, key: text}) == ([], {})
-
-
-@pytest.mark.parametrize("key", ["project_name", "description", "author"])
-@pytest.mark.parametrize(("text", "reason", "suggestion"), BAD_TEXTS)
-def test_bad_free_text_gets_one_line_and_a_suggestion_that_works(key, text, reason, suggestion):
-    (line,), mended = PRE.find_problems({**ANSWERS, key: text})
-    assert line == f"error: {key} {text!r} {reason}; try {suggestion!r}."
-    assert PRE.find_problems({**ANSWERS, **mended}) == ([], {})
-
-
-def test_the_command_keeps_checkout_and_folder_and_escapes_braces(monkeypatch):
+def test_the_command_keeps_checkout_and_folder(monkeypatch):
     monkeypatch.setenv("PWD", "/here")
-    answers = {**ANSWERS, "_checkout": "v1", "_output_dir": "/there", "author": "{{ A }}"}
+    answers = {**ANSWERS, "_checkout": "v1", "_output_dir": "/there", "author": "A 'B'"}
     command = PRE.again(answers, {"project_slug": "q"})
     assert command.startswith("cookiecutter 'the template' --checkout v1 --output-dir /there --no-input ")
     assert "project_slug=q" in command
-    assert "'author={% raw %}{{ A }}{% endraw %}'" in command
+    assert "author=A 'B'" in shlex.split(command)
     assert "--output-dir" not in PRE.again({**answers, "_output_dir": "/here"}, {})
 
 
-def test_a_person_sees_the_problem_first_and_can_paste_the_command(baker: Baker, tmp_path):
-    description = 'say "it\'s" {% raw %}{{ x }}{% endraw %}'
-    result = baker.command(tmp_path, "project_slug=torch", f"description={description}", "license=MIT", "ci=none")
+def test_a_person_sees_the_problem_first_and_then_the_command(baker: Baker, tmp_path):
+    result = baker.command(tmp_path, "project_slug=torch")
     assert result.status != 0
     lines = result.output.splitlines()
     assert lines[0] == ""
@@ -148,13 +132,6 @@ def test_a_person_sees_the_problem_first_and_can_paste_the_command(baker: Baker,
     assert lines[3].startswith("    cookiecutter ")
     assert lines[4] == ""
     assert list(tmp_path.iterdir()) == []
-
-    pasted = lines[3].strip().replace("cookiecutter", f"'{sys.executable}' -m cookiecutter", 1)
-    run_ok("bash", "-c", pasted, cwd=tmp_path, timeout=60, env={"COOKIECUTTER_CONFIG": str(baker.config)})
-    pyproject = (tmp_path / "torch-project" / "pyproject.toml").read_text()
-    assert 'description = "say \\"it\'s\\" {{ x }}"' in pyproject
-    assert 'license = "MIT"' in pyproject
-    assert not (tmp_path / "torch-project" / ".github").exists()
 
 
 def test_a_good_run_prints_the_next_steps_and_nothing_else(baker: Baker, tmp_path):
@@ -177,7 +154,9 @@ def run_post_hook(project: BakedProject, monkeypatch, **answers: str) -> None:
     POST.main()
 
 
-@pytest.mark.parametrize("answers", [{"license": "Apache-2.0", "ci": "github"}, {"license": "none", "ci": "none"}])
+@pytest.mark.parametrize(
+    "answers", [{"license": "Apache-2.0", "ci": "github", "container": "docker"}, {"license": "none", "ci": "none"}]
+)
 def test_the_post_hook_run_again_changes_nothing(baker: Baker, tmp_path, monkeypatch, answers):
     project = baker.bake(tmp_path, **answers)
     before = project.files()

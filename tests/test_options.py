@@ -42,7 +42,8 @@ SCHEMAS = {
     ".github/dependabot.yml": "vendor.dependabot",
     ".gitlab-ci.yml": "vendor.gitlab-ci",
 }
-ON_EVERY_RUNNER = {"apt-get", "echo", "else", "fi", "gh", "git", "head", "if", "make", "number", "tail", "tee", "then"}
+SHELL = {"echo", "else", "fi", "if", "number", "then"}
+ON_EVERY_RUNNER = {*SHELL, "apt-get", "gh", "git", "head", "make", "tail", "tee", "touch"}
 
 
 @pytest.fixture(scope="module", params=MATRIX, ids="-".join)

@@ -1,11 +1,17 @@
-"""What the template's README says about questions, commands and files is so."""
+"""What the template's README and CHANGELOG say about questions, commands, files and the version is so."""
 
 from __future__ import annotations
 
 import json
 import re
+import sys
 
 from conftest import TEMPLATE, BakedProject
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 README = (TEMPLATE / "README.md").read_text(encoding="utf-8")
 
@@ -38,3 +44,14 @@ def test_the_files_of_the_overview_are_in_the_project(default_project: BakedProj
 
 def test_the_slug_decides_the_command_in_the_projects_readme(default_project: BakedProject):
     assert f"\n{default_project.slug} pretrain\n" in (default_project.path / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_newest_version_of_the_changelog_is_the_templates_and_that_of_its_projects(default_project: BakedProject):
+    changelog = (TEMPLATE / "CHANGELOG.md").read_text(encoding="utf-8")
+    sections = re.findall(r"^## \[(.+?)\]", changelog, flags=re.MULTILINE)
+    answers = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
+    pyproject = tomllib.loads((default_project.path / "pyproject.toml").read_text(encoding="utf-8"))
+    assert sections[0] == "Unreleased"
+    assert sections[1] == answers["__template_version"] == pyproject["tool"]["template"]["version"]
+    numbers = [tuple(map(int, version.split("."))) for version in sections[1:]]
+    assert numbers == sorted(numbers, reverse=True)

@@ -12,7 +12,7 @@ from {{ cookiecutter.__package_name }} import cli, names
 
 PROJECT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(cli.__file__).parent
-README = (PROJECT / "README.md").read_text(encoding="utf-8")
+_, README = (PROJECT / "README.md").read_text(encoding="utf-8").split("\n## ", maxsplit=1)  # above: name, description
 CONFIGS = sorted((PROJECT / "configs").glob("*.yaml"))
 DEFAULTS = {"pretrain": cli.PRETRAIN, "finetune": cli.FINETUNE}
 
