@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from megatron.core import parallel_state
+from plain_network import plain_network
 
 from {{cookiecutter.__package_name}}.config import NETWORKS
 from {{cookiecutter.__package_name}}.model import Stage
@@ -70,7 +71,7 @@ def test_every_network_gives_its_outputs_in_the_promised_shapes(network, config,
 
 
 @EVERY_NETWORK
-def test_outputs_and_gradients_are_those_of_plain_torch(network, config, batch, plain_network):
+def test_outputs_and_gradients_are_those_of_plain_torch(network, config, batch):
     stage = shaken(config(network).configure_model())
     plain = plain_network(weights_of(stage))
     output, expected = stage(batch), plain(batch)

@@ -21,11 +21,12 @@ MAY_IMPORT = {
     "settings": {"data.item"},
     "run_settings": {"errors", "files", "names", "settings"},
     # from the files to the batches
-    "data.dataset": {"data.item"},
+    "data.dataset": {"data.item", "settings"},
     "data.resampling": {"data.item"},
-    "data.datamodule": {"data.dataset", "data.item", "data.resampling"},
+    "data.datamodule": {"data.dataset", "data.item", "data.resampling", "settings"},
     # from the batches to the losses
-    "model": {"data.item"},
+    "layers": set(),
+    "model": {"data.item", "layers"},
     "losses": {"data.item", "names"},
     "config": {"errors", "losses", "model"},
     "module": {"config", "data.item", "losses", "names"},
@@ -60,6 +61,7 @@ MAY_IMPORT = {
     "training": {
         "config",
         "data.datamodule",
+        "data.dataset",
         "errors",
         "files",
         "logs",

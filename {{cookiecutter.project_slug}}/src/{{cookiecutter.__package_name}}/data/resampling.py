@@ -1,6 +1,6 @@
 """Which item stands at a given position of a run: shuffled epochs, the validation split, padding for evaluation.
 
-A file of its own because it knows nothing of MNIST: it shows any dataset in another order, and stays when you bring
+A file of its own because it knows nothing of the data: it shows any dataset in another order, and stays when you bring
 your own. Megatron's sampler reads positions 0, 1, 2, ... strictly in sequence, so shuffling must live in the dataset.
 
 Every view answers "what is sample k?" as a pure function: the same k gives the same item on every rank, in any order
