@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from {{cookiecutter.__package_name}}.cli import FINETUNE
+from {{cookiecutter.__package_name}}.cli import FINETUNE, PROG, main
 from {{cookiecutter.__package_name}}.names import METRICS_FILE
 from {{cookiecutter.__package_name}}.settings import DataSettings, ModelSettings, Settings, TrainingSettings
 
@@ -71,6 +71,37 @@ def change(settings: Settings, **changes: Any) -> Settings:
 def tiny(tmp_path: Path) -> Callable[..., Settings]:
     """Make settings of a run of a few seconds, in a folder of this test."""
     return lambda **changes: change(TINY, **{"run_dir": str(tmp_path / "run"), **changes})
+
+
+def run(*argv: Any) -> Any:
+    """Return the exit code of a command in this process."""
+    try:
+        return main([str(word) for word in argv])
+    except SystemExit as end:
+        return end.code
+
+
+@pytest.fixture
+def refused(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., str]:
+    """Run a command that must be refused before it works, and return the one line that it says."""
+
+    def check(*argv: Any) -> str:
+        before = sorted(tmp_path.rglob("*"))
+        assert run(*argv) == 2
+        out, err = capfd.readouterr()
+        assert out == ""
+        [line] = err.splitlines()
+        assert line.startswith(f"{PROG}: error: ")
+        assert sorted(tmp_path.rglob("*")) == before, "something was left behind"
+        return line
+
+    return check
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> list[str]:
+    """Words that let a run lie in the folder of this test."""
+    return ["--run_dir", str(tmp_path / "run")]
 
 
 @pytest.fixture(scope="session")

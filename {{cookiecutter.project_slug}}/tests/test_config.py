@@ -168,3 +168,12 @@ def test_a_start_that_fails_leaves_no_folder(tiny, train, pretrained):
     with pytest.raises(UserError, match=r"classifier.scores.weight is missing"):
         train(settings)
     assert not Path(settings.run_dir).exists()
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_another_network_is_refused(refused, run_dir, pretrained, finetuned):
+    answer = refused("evaluate", "--from", finetuned.folder, "--network", "autoencoder")
+    assert "image_decoder.rows.weight is missing" in answer
+    assert "trunk" not in answer
+    answer = refused("predict", "--from", pretrained.folder)
+    assert "classifies nothing" in answer

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import MNIST
 from torchvision.transforms import ToTensor
 
+from {{cookiecutter.__package_name}}.data.datamodule import checked
 from {{cookiecutter.__package_name}}.data.dataset import EmbeddedMNIST, MNISTCustom, download
 from {{cookiecutter.__package_name}}.data.item import IMAGE_SIDE, NUM_CLASSES, PADDING_IDX, DataError
 from {{cookiecutter.__package_name}}.data.resampling import (
@@ -491,5 +492,78 @@ def test_bionemo_missing(monkeypatch, kind):
         monkeypatch.setitem(sys.modules, f"bionemo.core.data.{module}", None)
     with pytest.raises(DataError) as caught:
         resample(Numbers(10), 25, seed=0, kind=kind)
-    command = 'pip install "{{cookiecutter.project_slug}}[bionemo]"'
+    command = 'pip install "mnist-megatron[bionemo]"'
     assert_message_for_a_person(str(caught.value), kind, command)
+
+
+# What a person is told
+
+CPU = ("--accelerator", "cpu")
+MISTAKES = {
+    "another dtype": (
+        lambda item: {**item, "data": item["data"].double()},
+        "data of 2 items is float64 (2, 1, 28, 28)",
+    ),
+    "another shape": (
+        lambda item: {**item, "data": item["data"][0]},
+        "(2, 28, 28); data/item.py says float32 (2, 1, 28",
+    ),
+    "a label of another dtype": (
+        lambda item: {**item, "label": item["label"].float()},
+        "label of 2 items is float32 (2,)",
+    ),
+    "no such class": (
+        lambda item: {**item, "label": item["label"] + 10},
+        "item 0 has label 15; data/item.py says 0 to 9",
+    ),
+    "below all classes": (
+        lambda item: {**item, "label": item["label"] - 6},
+        "item 0 has label -1; data/item.py says 0",
+    ),
+    "no idx": (
+        lambda item: {"data": item["data"], "label": item["label"]},
+        "items have the keys data, label; data/item.py says data, label, idx",
+    ),
+    "a key too many": (
+        lambda item: {**item, "name": item["idx"]},
+        "items have the keys data, label, idx, name; data/item.py",
+    ),
+    "tuples": (lambda item: (item["data"], item["label"]), "the dataset gives a tuple; data/item.py says a dict"),
+    "idx of something else": (lambda item: {**item, "idx": item["idx"] * 0}, "items [0, 9999] have the idx [0, 0]"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_an_item_that_breaks_the_contract_is_refused_before_a_run_begins(mistake, refused, run_dir, monkeypatch):
+    spoil, words = MISTAKES[mistake]
+    original = MNISTCustom.__getitem__
+    monkeypatch.setattr(MNISTCustom, "__getitem__", lambda self, index: spoil(original(self, index)))
+    monkeypatch.delattr(MNISTCustom, "__getitems__")
+    assert words in refused("pretrain", *CPU, *run_dir)
+
+
+def test_every_batch_is_held_against_the_contract(digits):
+    batch = digits[True].__getitems__([3, 4, 5])
+    assert checked(batch) is batch
+    batch["label"][1] = 10
+    with pytest.raises(DataError, match="item 4 has label 10"):
+        checked(batch)
+    with pytest.raises(DataError, match=r"data of 3 items is ndarray; data/item\.py says float32"):
+        checked({**batch, "data": batch["data"].numpy()})
+
+
+@pytest.mark.parametrize("size", ["10000", "60000"])
+def test_more_validation_items_than_there_are_are_refused(size, refused, run_dir):
+    assert "must be from 1 to 9999" in refused("pretrain", *CPU, *run_dir, "--data.validation_size", size)
+
+
+@pytest.mark.slow
+def test_missing_data_is_refused(refused, run_dir, tmp_path):
+    words = ["--data.dataset", "full", "--data.root", tmp_path / "nothing"]
+    assert "train-images-idx3-ubyte is missing" in refused("pretrain", *CPU, *run_dir, *words)
+
+
+@pytest.mark.slow
+def test_damaged_data_is_refused(refused, run_dir, monkeypatch):
+    monkeypatch.setitem(EmbeddedMNIST.sha256, "train-labels-idx1-ubyte", "0" * 64)
+    assert "train-labels-idx1-ubyte.gz is damaged" in refused("pretrain", *CPU, *run_dir)

@@ -207,7 +207,7 @@ def test_the_command_prints_a_table_and_writes_the_same(tmp_path, monkeypatch, c
     settings = ["--accelerator", "cpu", "--parallel.devices", "2", "--model.num_layers", "3"]
     sizes = ["--model.hidden_size", "16", "--model.ffn_hidden_size", "32", "--model.latent_size", "8"]
     steps = ["--training.max_steps", "4", "--training.warmup_steps", "0", "--training.val_check_interval", "2"]
-    assert cli.main(["layouts", *settings, *sizes, *steps]) == 0
+    assert cli.main(["layouts", *settings, *sizes, *steps, "--data.root", TINY.data.root]) == 0
     out = capfd.readouterr().out
     written = json.loads((tmp_path / names.LAYOUTS_FILE).read_text())
     assert list(written["left_out"]) == ["pipeline 2", "pipeline 2 x 2 virtual"]

@@ -1,6 +1,7 @@
 """The networks: the shapes they promise, what plain torch computes with the same weights, and pieces that fit."""
 
 from dataclasses import replace
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
@@ -8,8 +9,11 @@ import torch.nn.functional as F
 from megatron.core import parallel_state
 from plain_network import plain_network
 
-from {{cookiecutter.__package_name}}.config import NETWORKS
+from {{cookiecutter.__package_name}} import model
+from {{cookiecutter.__package_name}}.config import NETWORKS, StartWeightsError
+from {{cookiecutter.__package_name}}.errors import UserError
 from {{cookiecutter.__package_name}}.model import Stage
+from {{cookiecutter.__package_name}}.settings import Settings
 from {{cookiecutter.__package_name}}.training import make_module
 
 HEADS = {
@@ -59,7 +63,12 @@ def loss_of(output, batch):
 
 
 def test_the_tables_of_networks_agree():
-    assert set(HEADS) == set(NETWORKS)
+    assert set(HEADS) == set(NETWORKS) == set(get_args(get_type_hints(Settings)["network"]))
+
+
+def test_a_network_that_is_not_registered_is_the_users_to_mend(tiny):
+    with pytest.raises(UserError, match=r"NETWORKS in config.py has no mixer, only autoencoder, .*: add it there"):
+        make_module(tiny(network="mixer"), start_weights=None)
 
 
 @EVERY_NETWORK
@@ -185,3 +194,9 @@ def test_a_network_in_bfloat16_has_bfloat16_weights_and_outputs(config, batch):
     stage = config(params_dtype=torch.bfloat16).configure_model()
     assert {weight.dtype for weight in stage.parameters()} == {torch.bfloat16}
     assert {value.dtype for value in stage(batch).values()} == {torch.bfloat16}
+
+
+def test_a_part_whose_start_weights_depend_on_the_layout_is_refused(config, monkeypatch):
+    monkeypatch.setattr(model, "start_weights", lambda *_: torch.random.fork_rng(enabled=False))
+    with pytest.raises(StartWeightsError, match=r"outside of `start_weights`.*build each part of model\.py inside"):
+        config().configure_model()

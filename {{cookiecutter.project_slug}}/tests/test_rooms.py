@@ -27,7 +27,7 @@ MAY_IMPORT = {
     # from the batches to the losses
     "layers": set(),
     "model": {"data.item", "layers"},
-    "losses": {"data.item", "names"},
+    "losses": {"data.item", "errors", "names"},
     "config": {"errors", "losses", "model"},
     "module": {"config", "data.item", "losses", "names"},
     # what a person sees

@@ -158,6 +158,8 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
 def _read_evaluation(path: Path) -> dict[str, float]:
     evaluation = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(evaluation, dict):
+        raise ValueError("it is not a mapping of names to values")
     return {name: float(value) for name, value in evaluation.items()}
 
 

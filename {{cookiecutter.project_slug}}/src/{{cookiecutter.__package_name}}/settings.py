@@ -37,11 +37,11 @@ class ModelSettings:
     num_layers: int = 4
     """residual blocks of the trunk"""
     hidden_size: int = 64
-    """features of each image row between blocks"""
+    """features of each step of the sequence between blocks"""
     ffn_hidden_size: int = 128
-    """features of each image row inside a block"""
+    """features of each step of the sequence inside a block"""
     latent_size: int = 32
-    """features of the whole image, between the trunk and the heads"""
+    """features of the whole item, between the trunk and the heads"""
     hidden_dropout: float = 0.0
     """probability of zeroing a block's output feature during training"""
 

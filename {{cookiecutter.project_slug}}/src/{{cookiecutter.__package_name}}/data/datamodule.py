@@ -14,6 +14,7 @@ import numpy as np
 from megatron.core.num_microbatches_calculator import update_num_microbatches
 from nemo.lightning.data import WrappedDataLoader
 from nemo.lightning.pytorch.plugins import MegatronDataSampler
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..settings import DataSettings
@@ -129,15 +130,8 @@ class MNISTDataModule(pl.LightningDataModule):
         update_num_microbatches(consumed_samples=consumed, consistency_check=False)
 
 
-def _check_ends(dataset: Indexed) -> None:
-    last = len(dataset) - 1
-    found = checked(Section(dataset, 0, last + 1).__getitems__([0, last]))["idx"].tolist()
-    if found != [0, last]:
-        raise DataError(f"items 0 and {last} have the idx {found[0]} and {found[1]}: idx is the position in the file")
-
-
 def checked(batch: MnistItem | list[MnistItem]) -> MnistItem:
-    """Collate a batch and hold it against `MnistItem`: a wrong shape is far harder to find in the network.
+    """Collate a batch, and hold it against `MnistItem`: in the network a wrong item is far harder to understand.
 
     Raises:
         DataError: a key is missing or too many, a tensor has another dtype or shape, or a label is no class.
@@ -145,17 +139,27 @@ def checked(batch: MnistItem | list[MnistItem]) -> MnistItem:
     batch = collate(batch)
     contract = MnistItem.__annotations__
     if batch.keys() != contract.keys():
-        raise DataError(f"items have the keys {', '.join(batch)}, and data/item.py says {', '.join(contract)}")
-    size = len(batch["idx"]) if batch["idx"].ndim else 0
+        raise DataError(f"items have the keys {', '.join(batch)}; data/item.py says {', '.join(contract)}")
+    size = batch["idx"].numel()
     for key, tensor in batch.items():
         dtype, shape = contract[key].__metadata__
-        found = (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
-        if found != (dtype, (size, *shape)):
-            raise DataError(
-                f"{key} of {size} items is {found[0]} {found[1]}, and data/item.py says {dtype} {(size, *shape)}"
-            )
-    label, idx = batch["label"], batch["idx"]
+        expected, found = f"{dtype} {(size, *shape)}", type(tensor).__name__
+        if isinstance(tensor, Tensor):
+            found = f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+        if found != expected:
+            raise DataError(f"{key} of {size} items is {found}; data/item.py says {expected}")
+    label = batch["label"]
     if (outside := (label < 0) | (label >= NUM_CLASSES)).any():
         i = outside.nonzero()[0]
-        raise DataError(f"item {int(idx[i])} has label {int(label[i])}: data/item.py says 0 to {NUM_CLASSES - 1}")
+        raise DataError(
+            f"item {int(batch['idx'][i])} has label {int(label[i])}; data/item.py says 0 to {NUM_CLASSES - 1}"
+        )
     return batch
+
+
+def _check_ends(dataset: Indexed) -> None:
+    """Raise a DataError if the first or the last item is not what it should be."""
+    ends = [0, len(dataset) - 1]
+    found = checked(Section(dataset, 0, len(dataset)).__getitems__(ends))["idx"].tolist()
+    if found != ends:
+        raise DataError(f"items {ends} have the idx {found}; data/item.py says the position in the file")

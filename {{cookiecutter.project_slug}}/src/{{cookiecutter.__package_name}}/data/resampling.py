@@ -160,7 +160,14 @@ class PaddedToMultiple(View):
 
 
 def collate(batch: MnistItem | list[MnistItem]) -> MnistItem:
-    """Return a ready batch as it is, and stack a list of items into one (for datasets without `__getitems__`)."""
+    """Return a ready batch as it is, and stack a list of items into one (for datasets without `__getitems__`).
+
+    Raises:
+        DataError: the dataset gives something else than dicts.
+    """
+    given = batch[0] if isinstance(batch, list) else batch
+    if not isinstance(given, dict):
+        raise DataError(f"the dataset gives a {type(given).__name__}; data/item.py says a dict")
     stacked: MnistItem = default_collate(batch) if isinstance(batch, list) else batch
     return stacked
 
