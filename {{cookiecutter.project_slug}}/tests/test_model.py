@@ -200,3 +200,20 @@ def test_a_part_whose_start_weights_depend_on_the_layout_is_refused(config, monk
     monkeypatch.setattr(model, "start_weights", lambda *_: torch.random.fork_rng(enabled=False))
     with pytest.raises(StartWeightsError, match=r"outside of `start_weights`.*build each part of model\.py inside"):
         config().configure_model()
+
+
+@pytest.mark.parametrize(
+    ("stage", "output", "words"),
+    [
+        (0, torch.zeros(5, 28, 16), r"gives \(5, 28, 16\) to the next one, not \(.*\) \(28, 5, 16\)"),
+        (0, {}, r"gives \(\) to the next one"),
+        (1, torch.zeros(5, 10), r"the last stage gives Tensor, not a dict with a row for each of 5 items"),
+        (1, {"logits": torch.zeros(10, 5)}, r"the last stage gives {'logits': \(10, 5\)}, not a dict"),
+        (1, {"logits": torch.zeros(())}, r"the last stage gives {'logits': \(\)}, not a dict"),
+    ],
+)
+def test_a_stage_that_gives_what_nobody_can_take_is_refused(stage, output, words, config, batch, monkeypatch):
+    stages = stages_of(config(num_layers=2), monkeypatch, 2)
+    monkeypatch.setattr(Stage, "forward", lambda self, batch: output)
+    with pytest.raises(UserError, match=words):
+        stages[stage](batch)

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "data.resampling": {"data.item"},
     "data.datamodule": {"data.dataset", "data.item", "data.resampling", "settings"},
     # from the batches to the losses
-    "layers": set(),
+    "layers": {"data.item", "errors"},
     "model": {"data.item", "layers"},
     "losses": {"data.item", "errors", "names"},
     "config": {"errors", "losses", "model"},

@@ -1,4 +1,4 @@
-"""Pieces of any network, from Megatron's parallel layers: they know shapes and the layout, and nothing of the data.
+"""Pieces of any network, from Megatron's parallel layers: they know shapes and the layout, and of the data its length.
 
 Shapes, in the order of the letters: S sequence, B micro batch, H hidden size. With sequence parallel, each tensor
 parallel rank holds its own part of S; what needs the whole sequence stands between `gather_sequence` and
@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,9 @@ from megatron.core.enums import ModelType
 from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
 from megatron.core.transformer.module import MegatronModule
 from torch import Tensor, nn
+
+from .data.item import SEQUENCE_LENGTH
+from .errors import UserError
 
 if TYPE_CHECKING:
     from .config import NetworkConfig
@@ -133,10 +136,27 @@ class PipelineStage(MegatronModule):
         super().__init__(config)
         self.pre_process, self.post_process, self.vp_stage = pre_process, post_process, vp_stage
         self.input_tensor: Tensor | None = None
+        self.register_forward_hook(_check_output)
 
     def set_input_tensor(self, input_tensor: Tensor | list[Tensor] | None) -> None:
         """Take the previous stage's output; Megatron's schedule calls this before `forward`."""
         self.input_tensor = input_tensor[0] if isinstance(input_tensor, list) else input_tensor
+
+
+def _check_output(stage: PipelineStage, arguments: tuple[Any, ...], output: Any) -> None:
+    """Raise a UserError for what the next stage or the loss cannot take; sent on, a wrong shape only hangs."""
+    [batch], config = arguments, stage.config
+    size = len(batch["idx"])
+    if stage.post_process:
+        if not isinstance(output, dict) or any(value.shape[:1] != (size,) for value in output.values()):
+            shapes = {name: tuple(value.shape) for name, value in output.items()} if isinstance(output, dict) else None
+            found = shapes or type(output).__name__
+            raise UserError(f"model.py: the last stage gives {found}, not a dict with a row for each of {size} items")
+        return
+    length = SEQUENCE_LENGTH // (config.tensor_model_parallel_size if config.sequence_parallel else 1)
+    expected, found = (length, size, config.hidden_size), tuple(getattr(output, "shape", ()))
+    if found != expected:
+        raise UserError(f"model.py: a stage gives {found} to the next one, not (sequence, items, hidden) {expected}")
 
 
 def gather_sequence(x: Tensor, config: NetworkConfig) -> Tensor:
