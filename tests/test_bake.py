@@ -88,6 +88,7 @@ tests/test_losses.py
 tests/test_model.py
 tests/test_readme.py
 tests/test_report.py
+tests/test_resampling.py
 tests/test_resume.py
 tests/test_rooms.py
 tests/test_runtime.py
