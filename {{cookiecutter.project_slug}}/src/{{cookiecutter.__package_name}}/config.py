@@ -36,7 +36,7 @@ class NetworkConfig(TransformerConfig, io.IOMixin):
     """
 
     latent_size: int = 32
-    """Features of the whole image, between trunk and heads."""
+    """Features of the whole item, between trunk and heads."""
 
     init_seed: int = 1234
     """Seed of the start weights."""
@@ -58,7 +58,7 @@ class NetworkConfig(TransformerConfig, io.IOMixin):
     use_cpu_initialization: bool = True
     init_method: Callable[[Tensor], Tensor] | None = torch.nn.init.xavier_uniform_
     # Each residual block starts as the identity (Goyal et al., 2017). Else the first gradients grow with every block: a
-    # blank image row is all zeros, and a norm multiplies the gradient of zeros by 1 / sqrt(layernorm_epsilon).
+    # step of zeros (a blank row) has a norm that multiplies its gradient by 1 / sqrt(layernorm_epsilon).
     output_layer_init_method: Callable[[Tensor], Tensor] | None = torch.nn.init.zeros_
 
     def configure_model(self, vp_stage: int = 0) -> Stage:
