@@ -23,6 +23,7 @@ README.md
 pyproject.toml
 configs/full-finetune.yaml
 configs/full-pretrain.yaml
+docs/make-it-yours.md
 requirements.lock
 src/<package>/__init__.py
 src/<package>/__main__.py
@@ -41,6 +42,7 @@ src/<package>/data/resampling.py
 src/<package>/doctor.py
 src/<package>/errors.py
 src/<package>/files.py
+src/<package>/layers.py
 src/<package>/logs.py
 src/<package>/losses.py
 src/<package>/model.py
@@ -76,15 +78,18 @@ src/<package>/training.py
 tests/conftest.py
 tests/in_ranks.py
 tests/kills.py
+tests/plain_network.py
 tests/test_cli.py
 tests/test_config.py
 tests/test_data.py
 tests/test_doctor.py
+tests/test_figures.py
 tests/test_layouts.py
 tests/test_losses.py
 tests/test_model.py
 tests/test_readme.py
 tests/test_report.py
+tests/test_resampling.py
 tests/test_resume.py
 tests/test_rooms.py
 tests/test_runtime.py

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from {{cookiecutter.__package_name}}.cli import FINETUNE, PROG, main
 from {{cookiecutter.__package_name}}.names import METRICS_FILE
 from {{cookiecutter.__package_name}}.settings import DataSettings, ModelSettings, Settings, TrainingSettings
 
@@ -72,6 +73,37 @@ def tiny(tmp_path: Path) -> Callable[..., Settings]:
     return lambda **changes: change(TINY, **{"run_dir": str(tmp_path / "run"), **changes})
 
 
+def run(*argv: Any) -> Any:
+    """Return the exit code of a command in this process."""
+    try:
+        return main([str(word) for word in argv])
+    except SystemExit as end:
+        return end.code
+
+
+@pytest.fixture
+def refused(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., str]:
+    """Run a command that must be refused before it works, and return the one line that it says."""
+
+    def check(*argv: Any) -> str:
+        before = sorted(tmp_path.rglob("*"))
+        assert run(*argv) == 2
+        out, err = capfd.readouterr()
+        assert out == ""
+        [line] = err.splitlines()
+        assert line.startswith(f"{PROG}: error: ")
+        assert sorted(tmp_path.rglob("*")) == before, "something was left behind"
+        return line
+
+    return check
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> list[str]:
+    """Words that let a run lie in the folder of this test."""
+    return ["--run_dir", str(tmp_path / "run")]
+
+
 @pytest.fixture(scope="session")
 def train() -> Callable[[Settings], Trained]:
     """Train in this process, and keep the weights at start and end."""
@@ -108,15 +140,15 @@ def _weights(module: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def pretrained(train: Callable, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """Twenty steps of an autoencoder. Read only."""
+    """Twenty steps of the network that `pretrain` trains. Read only."""
     return train(change(TINY, run_dir=str(tmp_path_factory.mktemp("pretrained") / "run")))
 
 
 @pytest.fixture(scope="session")
 def finetuned(train: Callable, pretrained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """Twenty steps of a classifier on that autoencoder's trunk. Read only."""
+    """Twenty steps of the network that `finetune` trains, on that one's trunk. Read only."""
     run = str(tmp_path_factory.mktemp("finetuned") / "run")
-    start = {"from_run": pretrained.settings.run_dir, "network": "classifier", "new_heads": ("classifier",)}
+    start = {"from_run": pretrained.settings.run_dir, "network": FINETUNE.network, "new_heads": FINETUNE.new_heads}
     return train(change(TINY, run_dir=run, **start))
 
 
@@ -133,62 +165,6 @@ def megatron() -> Iterator[None]:
         parallel_state.initialize_model_parallel()
         tensor_parallel.model_parallel_cuda_manual_seed(1)
         yield
-
-
-@pytest.fixture(scope="session")
-def plain_network() -> Callable[..., Any]:
-    """Make the network in plain torch, with the same weights by name."""
-    return _plain_network
-
-
-def _plain_network(weights: dict[str, Any]) -> Any:
-    import torch
-    from torch.nn import GELU, LayerNorm, Linear, Module, ModuleDict
-
-    def linear(name: str) -> Linear:
-        out_features, in_features = weights[f"{name}.weight"].shape
-        return Linear(in_features, out_features)
-
-    def mlp(name: str) -> ModuleDict:
-        return ModuleDict({"up": linear(f"{name}.up"), "down": linear(f"{name}.down")})
-
-    def block(number: int) -> ModuleDict:
-        return ModuleDict({"norm": LayerNorm(hidden), "mlp": mlp(f"trunk.blocks.{number}.mlp")})
-
-    hidden = len(weights["trunk.norm.weight"])
-    numbers = sorted({int(name.split(".")[2]) for name in weights if name.startswith("trunk.blocks.")})
-    gelu = GELU()
-
-    class PlainNetwork(Module):
-        def __init__(self) -> None:
-            super().__init__()
-            trunk = {"stem": mlp("trunk.stem"), "norm": LayerNorm(hidden), "latent": linear("trunk.latent")}
-            self.trunk = ModuleDict({**trunk, "blocks": ModuleDict({f"{number}": block(number) for number in numbers})})
-            if "image_decoder.rows.weight" in weights:
-                parts = {"rows": linear("image_decoder.rows"), "norm": LayerNorm(hidden)}
-                self.image_decoder = ModuleDict({**parts, "pixels": mlp("image_decoder.pixels")})
-            if "classifier.scores.weight" in weights:
-                self.classifier = ModuleDict({"scores": linear("classifier.scores")})
-
-        def forward(self, batch: Any) -> dict[str, torch.Tensor]:
-            rows = self._mlp(self.trunk["stem"], batch["data"].squeeze(1))  # batch, rows, features
-            for block in self.trunk["blocks"].values():
-                rows = rows + self._mlp(block["mlp"], block["norm"](rows))
-            output = {"latent": self.trunk["latent"](self.trunk["norm"](rows).flatten(1))}
-            if hasattr(self, "image_decoder"):
-                rows = self.image_decoder["rows"](gelu(output["latent"])).view(rows.shape)
-                pixels = self._mlp(self.image_decoder["pixels"], self.image_decoder["norm"](rows))
-                output["reconstruction"] = pixels.unsqueeze(1)
-            if hasattr(self, "classifier"):
-                output["logits"] = self.classifier["scores"](gelu(output["latent"]))
-            return output
-
-        def _mlp(self, layers: ModuleDict, x: torch.Tensor) -> torch.Tensor:
-            return layers["down"](gelu(layers["up"](x)))
-
-    network = PlainNetwork()
-    network.load_state_dict(weights)
-    return network
 
 
 @pytest.fixture(scope="session")

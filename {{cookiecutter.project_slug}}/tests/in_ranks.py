@@ -5,13 +5,14 @@ import os
 import signal
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from {{cookiecutter.__package_name}} import losses, model, training
+from {{cookiecutter.__package_name}} import layers, losses, model, training
 from {{cookiecutter.__package_name}}.data.datamodule import MNISTDataModule
 from {{cookiecutter.__package_name}}.runtime import checkpoint, fused_adam, rng, strategy
 from {{cookiecutter.__package_name}}.settings import Settings
@@ -120,24 +121,25 @@ def _add_the_bias_on_every_rank() -> None:
         output, _ = self.down(F.gelu(inner))
         return output + (self.config.tensor_model_parallel_size - 1) * self.down.bias
 
-    model.MLP.forward = forward  # type: ignore[method-assign]
+    layers.MLP.forward = forward  # type: ignore[method-assign]
 
 
 def _forget_that_norms_see_a_part() -> None:
     """Do not sum the gradients of norms that see some rows only, with sequence parallel."""
-    original = model.Norm.__init__
+    original = layers.Norm.__init__
 
     def unmarked(self: Any, config: Any) -> None:
         original(self, config)
         for parameter in self.parameters():
             parameter.sequence_parallel = False
 
-    model.Norm.__init__ = unmarked  # type: ignore[method-assign]
+    layers.Norm.__init__ = unmarked  # type: ignore[method-assign]
 
 
 def _draw_start_weights_in_turn() -> None:
-    """Draw the start weights of all parts from one stream, which depends on what a stage holds."""
-    model.start_weights = lambda config, part: torch.random.fork_rng(enabled=False)
+    """Number the parts as they are built, which depends on what a stage holds."""
+    original, built = layers.start_weights, count()
+    layers.start_weights = model.start_weights = lambda config, part: original(config, str(next(built)))
 
 
 def _exchange_in_batches() -> None:

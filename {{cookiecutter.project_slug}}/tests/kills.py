@@ -25,6 +25,7 @@ import torch
 from conftest import TINY, change, read_rows
 
 from {{cookiecutter.__package_name}} import names
+from {{cookiecutter.__package_name}}.cli import LAYOUTS
 from {{cookiecutter.__package_name}}.proof.layouts import saved_tensors
 from {{cookiecutter.__package_name}}.proof.ranks import Ranks, start_ranks
 from {{cookiecutter.__package_name}}.runtime.checkpoint import Checkpoint, last_checkpoint, step_of
@@ -33,11 +34,11 @@ from {{cookiecutter.__package_name}}.settings import Settings
 OFTEN = change(
     TINY,
     resume=True,
-    network="autoencoder_classifier",
+    network=LAYOUTS.network,
     model={"hidden_dropout": 0.1},
     training={"max_steps": 16, "val_check_interval": 2, "micro_batch_size": 8},
 )
-LAYOUTS = ({"devices": 1}, {"devices": 2}, {"devices": 2, "tensor": 2, "sequence": True})
+SPLITS = ({"devices": 1}, {"devices": 2}, {"devices": 2, "tensor": 2, "sequence": True})
 
 
 def start(settings: Settings) -> Ranks:
@@ -81,7 +82,7 @@ def try_kills(kills: int, seed: int, folder: Path) -> bool:
     chance = random.Random(seed)
     done = 0
     for number in count():
-        layout = LAYOUTS[number % len(LAYOUTS)]
+        layout = SPLITS[number % len(SPLITS)]
         settings = change(OFTEN, parallel=layout)
         began = time.monotonic()
         reference = folder / f"{number}-undisturbed"

@@ -1,6 +1,7 @@
 """The configs: which loss belongs to which network, and start weights that are loaded whole or refused by name."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -159,3 +160,20 @@ def test_an_unfinished_checkpoint_is_not_started_from(pretrained, tmp_path):
     (best / SEAL).unlink()  # which is written last
     with pytest.raises(UserError, match="holds no finished checkpoint"):
         best_checkpoint(tmp_path / "checkpoints")
+
+
+@pytest.mark.slow
+def test_a_start_that_fails_leaves_no_folder(tiny, train, pretrained):
+    settings = tiny(from_run=pretrained.settings.run_dir, network="classifier")  # the new head is not named
+    with pytest.raises(UserError, match=r"classifier.scores.weight is missing"):
+        train(settings)
+    assert not Path(settings.run_dir).exists()
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_another_network_is_refused(refused, run_dir, pretrained, finetuned):
+    answer = refused("evaluate", "--from", finetuned.folder, "--network", "autoencoder")
+    assert "image_decoder.rows.weight is missing" in answer
+    assert "trunk" not in answer
+    answer = refused("predict", "--from", pretrained.folder)
+    assert "classifies nothing" in answer

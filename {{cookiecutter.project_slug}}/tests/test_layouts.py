@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 # All heads at once; a global batch that three ranks and three micro batches divide.
 SHORT = change(
     TINY,
-    network="autoencoder_classifier",
+    network=cli.LAYOUTS.network,
     model={"num_layers": 4},
     training={"max_steps": 20, "val_check_interval": 10, "global_batch_size": 36, "lr": 1e-3},
 )
@@ -115,7 +115,7 @@ def test_precision_that_is_silently_fp32_is_noticed(reference, tmp_path):
 
 
 FEW_STEPS = {"max_steps": 4, "val_check_interval": 2}
-FINETUNE = {"network": "classifier", "new_heads": ("classifier",), "training": FEW_STEPS}
+FINETUNE = {"network": cli.FINETUNE.network, "new_heads": cli.FINETUNE.new_heads, "training": FEW_STEPS}
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def test_finetuning_that_starts_from_random_weights_is_noticed(finetuned_alone, 
 
 @pytest.mark.parametrize("name", ["data 3", "sequence 2", "pipeline 2"])
 def test_every_layout_scores_and_predicts_every_item_once_in_order(name, finetuned, tmp_path):
-    """10,000 items: a tail of four in batches of 252, of which one rank of three gets nothing."""
+    """The last batch is not full: of 10,000 digits four are left, of which one rank of three gets nothing."""
     answers = {}
     for spread, folder in ((REFERENCE, tmp_path / "alone"), (layout(name), tmp_path / "together")):
         shutil.copytree(finetuned.folder, folder)
@@ -149,7 +149,7 @@ def test_every_layout_scores_and_predicts_every_item_once_in_order(name, finetun
     assert all(scores == pytest.approx(alone, abs=1e-6) for scores in together)  # on every rank
     files = [folder / names.PREDICTIONS_FILE for folder in answers]
     [expected, predicted] = [np.loadtxt(file, delimiter=",", skiprows=1) for file in files]
-    assert np.array_equal(predicted[:, 0], np.arange(10_000))
+    assert np.array_equal(predicted[:, 0], np.arange(alone[names.NUM_ITEMS]))
     assert np.array_equal(predicted[:, 1], expected[:, 1])
     assert np.mean(predicted[:, 2] == expected[:, 2]) > 0.9995  # ties
     np.testing.assert_allclose(predicted[:, 3], expected[:, 3], rtol=0, atol=3e-6)  # written with six digits
@@ -207,7 +207,7 @@ def test_the_command_prints_a_table_and_writes_the_same(tmp_path, monkeypatch, c
     settings = ["--accelerator", "cpu", "--parallel.devices", "2", "--model.num_layers", "3"]
     sizes = ["--model.hidden_size", "16", "--model.ffn_hidden_size", "32", "--model.latent_size", "8"]
     steps = ["--training.max_steps", "4", "--training.warmup_steps", "0", "--training.val_check_interval", "2"]
-    assert cli.main(["layouts", *settings, *sizes, *steps]) == 0
+    assert cli.main(["layouts", *settings, *sizes, *steps, "--data.root", TINY.data.root]) == 0
     out = capfd.readouterr().out
     written = json.loads((tmp_path / names.LAYOUTS_FILE).read_text())
     assert list(written["left_out"]) == ["pipeline 2", "pipeline 2 x 2 virtual"]

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from megatron.core import parallel_state
 
 from {{cookiecutter.__package_name}}.data.item import PADDING_IDX, SameSizeLossDict
+from {{cookiecutter.__package_name}}.errors import UserError
 from {{cookiecutter.__package_name}}.losses import (
     ClassifierLossReduction,
     MSELossReduction,
@@ -143,6 +144,16 @@ def test_over_ranks_sums_and_counts_are_added_before_they_are_divided(reduction,
     output = {key: torch.cat([here[1][key], there[1][key]]) for key in here[1]}
     expected = {**expected_of(reduction, batch, output), COUNT: 10}
     assert {name: float(value) for name, value in reported.items()} == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("spoil", [torch.mean, torch.squeeze, lambda values: values.transpose(0, 1)])
+def test_a_loss_that_gives_no_value_for_each_item_is_the_users_to_mend(spoil):
+    class Mean(MSELossReduction):
+        def per_item(self, output, batch):
+            return spoil(super().per_item(output, batch))
+
+    with pytest.raises(UserError, match=r"losses.py: Mean.per_item gave \(.*\), not \(1, 4\): a row for each of"):
+        Mean().forward(*make_batch(4))
 
 
 def test_prediction_passes_every_item_through_in_order():

@@ -1,14 +1,19 @@
 """The networks: the shapes they promise, what plain torch computes with the same weights, and pieces that fit."""
 
 from dataclasses import replace
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
 import torch.nn.functional as F
 from megatron.core import parallel_state
+from plain_network import plain_network
 
-from {{cookiecutter.__package_name}}.config import NETWORKS
+from {{cookiecutter.__package_name}} import model
+from {{cookiecutter.__package_name}}.config import NETWORKS, StartWeightsError
+from {{cookiecutter.__package_name}}.errors import UserError
 from {{cookiecutter.__package_name}}.model import Stage
+from {{cookiecutter.__package_name}}.settings import Settings
 from {{cookiecutter.__package_name}}.training import make_module
 
 HEADS = {
@@ -58,7 +63,12 @@ def loss_of(output, batch):
 
 
 def test_the_tables_of_networks_agree():
-    assert set(HEADS) == set(NETWORKS)
+    assert set(HEADS) == set(NETWORKS) == set(get_args(get_type_hints(Settings)["network"]))
+
+
+def test_a_network_that_is_not_registered_is_the_users_to_mend(tiny):
+    with pytest.raises(UserError, match=r"NETWORKS in config.py has no mixer, only autoencoder, .*: add it there"):
+        make_module(tiny(network="mixer"), start_weights=None)
 
 
 @EVERY_NETWORK
@@ -70,7 +80,7 @@ def test_every_network_gives_its_outputs_in_the_promised_shapes(network, config,
 
 
 @EVERY_NETWORK
-def test_outputs_and_gradients_are_those_of_plain_torch(network, config, batch, plain_network):
+def test_outputs_and_gradients_are_those_of_plain_torch(network, config, batch):
     stage = shaken(config(network).configure_model())
     plain = plain_network(weights_of(stage))
     output, expected = stage(batch), plain(batch)
@@ -184,3 +194,26 @@ def test_a_network_in_bfloat16_has_bfloat16_weights_and_outputs(config, batch):
     stage = config(params_dtype=torch.bfloat16).configure_model()
     assert {weight.dtype for weight in stage.parameters()} == {torch.bfloat16}
     assert {value.dtype for value in stage(batch).values()} == {torch.bfloat16}
+
+
+def test_a_part_whose_start_weights_depend_on_the_layout_is_refused(config, monkeypatch):
+    monkeypatch.setattr(model, "start_weights", lambda *_: torch.random.fork_rng(enabled=False))
+    with pytest.raises(StartWeightsError, match=r"outside of `start_weights`.*build each part of model\.py inside"):
+        config().configure_model()
+
+
+@pytest.mark.parametrize(
+    ("stage", "output", "words"),
+    [
+        (0, torch.zeros(5, 28, 16), r"gives \(5, 28, 16\) to the next one, not \(.*\) \(28, 5, 16\)"),
+        (0, {}, r"gives \(\) to the next one"),
+        (1, torch.zeros(5, 10), r"the last stage gives Tensor, not a dict with a row for each of 5 items"),
+        (1, {"logits": torch.zeros(10, 5)}, r"the last stage gives {'logits': \(10, 5\)}, not a dict"),
+        (1, {"logits": torch.zeros(())}, r"the last stage gives {'logits': \(\)}, not a dict"),
+    ],
+)
+def test_a_stage_that_gives_what_nobody_can_take_is_refused(stage, output, words, config, batch, monkeypatch):
+    stages = stages_of(config(num_layers=2), monkeypatch, 2)
+    monkeypatch.setattr(Stage, "forward", lambda self, batch: output)
+    with pytest.raises(UserError, match=words):
+        stages[stage](batch)

@@ -125,6 +125,19 @@ def test_headline_figures(tmp_path: Path) -> None:
     assert "samples seen 792 " in text  # 8 in each global batch
 
 
+def test_what_else_a_loss_names_is_shown(tmp_path: Path, drawings: dict[str, Any]) -> None:
+    run = write_run(tmp_path / "run", classifier=True)
+    rows = (run / names.METRICS_FILE).read_text().splitlines()
+    rows = [f"{row},{extra}" for row, extra in zip(rows, ["val_error", *["0.5"] * (len(rows) - 1)], strict=True)]
+    (run / names.METRICS_FILE).write_text("\n".join(rows) + "\n")
+    (run / names.EVALUATION_FILE).write_text(json.dumps({"test_loss": 0.25, "test_error": 0.125, "num_items": ITEMS}))
+    page = make_report(run)
+    assert {"accuracy.png", "error.png"} <= {path.name for path in page.parent.iterdir()}
+    assert "Last values: val_error 0.5." in text_of(page)
+    assert f"test error 0.125 mean of {ITEMS} test items" in text_of(page)
+    assert drawings["metric_curves"][1] == "error"  # the last one that was drawn
+
+
 @quick
 def test_settings_are_shown_under_their_dotted_names(tmp_path: Path) -> None:
     text = text_of(make_report(write_run(tmp_path / "run", layers=[3, 4], resume=None)))
@@ -252,6 +265,7 @@ BROKEN = {
     "settings no yaml": ("settings.yaml", b"a: [", "settings.yaml cannot be used"),
     "settings a list": ("settings.yaml", b"- 1", r"settings.yaml cannot be used \(it is not a mapping"),
     "evaluation no json": ("evaluation.json", b"{", f"evaluation.json cannot be used.*`{COMMAND} evaluate --from"),
+    "evaluation a list": ("evaluation.json", b"[1]", r"evaluation.json cannot be used \(it is not a mapping"),
     "evaluation no number": ("evaluation.json", b'{"test_loss": "x"}', "evaluation.json cannot be used"),
     "outputs no archive": ("outputs.npz", b"junk", "outputs.npz cannot be used"),
     "outputs cut off": ("outputs.npz", b"PK\x03\x04junk", f"outputs.npz cannot be used.*`{COMMAND} evaluate --from"),

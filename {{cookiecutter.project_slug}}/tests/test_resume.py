@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 # Dropout, so that random numbers matter; validation and checkpoints every five steps, two micro batches a step.
 WITH_DROPOUT = change(
     TINY,
-    network="autoencoder_classifier",
+    network=cli.LAYOUTS.network,
     resume=True,
     model={"num_layers": 4, "hidden_dropout": 0.1},
     training={"val_check_interval": 5, "micro_batch_size": 8, "lr": 1e-3},

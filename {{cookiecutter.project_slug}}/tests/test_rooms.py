@@ -21,12 +21,13 @@ MAY_IMPORT = {
     "settings": {"data.item"},
     "run_settings": {"errors", "files", "names", "settings"},
     # from the files to the batches
-    "data.dataset": {"data.item"},
+    "data.dataset": {"data.item", "settings"},
     "data.resampling": {"data.item"},
-    "data.datamodule": {"data.dataset", "data.item", "data.resampling"},
+    "data.datamodule": {"data.dataset", "data.item", "data.resampling", "settings"},
     # from the batches to the losses
-    "model": {"data.item"},
-    "losses": {"data.item", "names"},
+    "layers": {"data.item", "errors"},
+    "model": {"data.item", "layers"},
+    "losses": {"data.item", "errors", "names"},
     "config": {"errors", "losses", "model"},
     "module": {"config", "data.item", "losses", "names"},
     # what a person sees
@@ -60,6 +61,7 @@ MAY_IMPORT = {
     "training": {
         "config",
         "data.datamodule",
+        "data.dataset",
         "errors",
         "files",
         "logs",

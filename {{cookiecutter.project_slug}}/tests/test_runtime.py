@@ -483,7 +483,7 @@ def test_runs_send_no_telemetry() -> None:
 def test_metrics_travel_from_the_last_stage_to_all(here: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from megatron.core import parallel_state
 
-    from {{cookiecutter.__package_name}}.losses import MSELossReduction
+    from {{cookiecutter.__package_name}}.losses import ItemLossReduction
     from {{cookiecutter.__package_name}}.runtime.strategy import Strategy
 
     monkeypatch.setattr(parallel_state, "get_pipeline_model_parallel_world_size", lambda: 2)
@@ -498,7 +498,7 @@ def test_metrics_travel_from_the_last_stage_to_all(here: Any, monkeypatch: pytes
     monkeypatch.setattr(torch.distributed, "broadcast", broadcast)
     monkeypatch.setattr(Strategy, "root_device", torch.device("cpu"))
     strategy = Strategy.__new__(Strategy)
-    strategy._lightning_module = type("Module", (), {"loss_reduction": MSELossReduction()})()
+    strategy._lightning_module = type("Module", (), {"loss_reduction": ItemLossReduction()})()
     assert strategy._from_last_stage(here) == {"loss": 3.0, "num_items": 4.0}
     assert sent == [([3.0, 4.0] if isinstance(here, dict) else [0.0, 0.0], 7, "stages")]
 

@@ -65,9 +65,6 @@ WRONG = {
         parallel=ParallelSettings(devices=2, pipeline=2), model=ModelSettings(num_layers=3)
     ),
     "--parallel.sequence splits": Settings(parallel=ParallelSettings(sequence=True)),
-    "--parallel.sequence: --parallel.tensor 8 does not divide": Settings(
-        parallel=ParallelSettings(devices=8, tensor=8, sequence=True)
-    ),
     "--training.global_batch_size 127": Settings(
         parallel=ParallelSettings(devices=2), training=TrainingSettings(global_batch_size=127)
     ),
@@ -95,15 +92,11 @@ RIGHT = {
         ),
     ),
     "largest validation set": Settings(data=DataSettings(validation_size=9_999)),
-    "larger validation set of the full data": Settings(data=DataSettings(dataset="full", validation_size=10_000)),
     "most dropout": Settings(model=ModelSettings(hidden_dropout=0.99)),
     "longest warm-up": Settings(training=TrainingSettings(warmup_steps=999)),
     "data parallel": Settings(parallel=ParallelSettings(devices=4, num_nodes=2)),
     "tensor, sequence and pipeline parallel": Settings(
         parallel=ParallelSettings(devices=8, tensor=4, pipeline=2, sequence=True)
-    ),
-    "tensor parallel without sequence where rows do not divide": Settings(
-        parallel=ParallelSettings(devices=8, tensor=8)
     ),
     "micro batches": Settings(parallel=ParallelSettings(devices=2), training=TrainingSettings(micro_batch_size=16)),
 }
@@ -114,6 +107,15 @@ def test_a_wrong_value_is_one_problem_that_names_setting_and_value(start):
     [problem] = WRONG[start].problems()
     assert problem.startswith(start)
     assert "\n" not in problem
+
+
+@pytest.mark.parametrize(("length", "is_wrong"), [(28, True), (32, False)])
+def test_sequence_parallel_must_divide_the_sequence(length, is_wrong, monkeypatch):
+    monkeypatch.setattr(room, "SEQUENCE_LENGTH", length)
+    split = ParallelSettings(devices=8, tensor=8, sequence=True)
+    start = "--parallel.sequence: --parallel.tensor 8 does not divide the sequence length 28"
+    assert [text.startswith(start) for text in Settings(parallel=split).problems()] == [True] * is_wrong
+    assert Settings(parallel=dataclasses.replace(split, sequence=False)).problems() == []
 
 
 def test_no_steps_at_all_leave_no_room_for_the_warm_up_either():
@@ -155,7 +157,7 @@ def test_saved_settings_come_back_equal(tmp_path):
         run_dir="elsewhere",
         from_run="start",
         new_heads=("classifier", "image_decoder"),
-        data=DataSettings(dataset="full", download=True),
+        data=DataSettings(root="there", num_workers=2),
         model=ModelSettings(hidden_dropout=0.1),
         training=TrainingSettings(lr=3e-7, min_lr=1e-7, micro_batch_size=64, precision="bf16"),
         parallel=ParallelSettings(devices=4, tensor=2, sequence=True),
@@ -193,10 +195,10 @@ def test_settings_that_cannot_be_read_are_one_line_with_file_and_reason(tmp_path
     ("flag", "other"),
     [
         ("--model.hidden_size 64, not 32", {"model": ModelSettings(hidden_size=32)}),
-        ("--network autoencoder, not classifier", {"network": "classifier"}),
+        (f"--network {Settings().network}, not another", {"network": "another"}),
         ("--seed 1234, not 7", {"seed": 7}),
         ("--training.lr 0.002, not 0.5", {"training": TrainingSettings(lr=0.5)}),
-        ("--data.dataset sample, not full", {"data": DataSettings(dataset="full")}),
+        ("--data.resampling epochs, not prng", {"data": DataSettings(resampling="prng")}),
     ],
 )
 def test_a_run_is_not_resumed_with_what_would_make_it_another_or_be_ignored(flag, other):
@@ -211,6 +213,7 @@ def test_everything_that_a_resume_may_not_change_is_told_at_once():
 
 def test_a_run_is_resumed_with_other_steps_and_layout():
     other = {"parallel": ParallelSettings(devices=2), "training": TrainingSettings(max_steps=2_000)}
+    other["data"] = DataSettings(root="moved", num_workers=2)
     check_same_run(dataclasses.replace(Settings(), resume=True, **other), Settings())
 
 

@@ -1,132 +1,31 @@
-"""Training: what is reported is what plain torch computes, and a run that was stopped ends as if it had not been."""
+"""Training: what is logged where, what a run folder holds, and a stopped run that ends as if it had not been."""
 
-import csv
-import json
-import math
 import shutil
 import sys
 from pathlib import Path
 
 import in_ranks
-import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from conftest import TINY, change, read_rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from {{cookiecutter.__package_name}} import logs, names, training
-from {{cookiecutter.__package_name}}.data.dataset import EmbeddedMNIST
-from {{cookiecutter.__package_name}}.data.resampling import resample, split_validation
+from {{cookiecutter.__package_name}}.cli import FINETUNE
 from {{cookiecutter.__package_name}}.errors import UserError
 from {{cookiecutter.__package_name}}.proof.ranks import run_ranks
 from {{cookiecutter.__package_name}}.run_settings import load_settings
-from {{cookiecutter.__package_name}}.runtime.checkpoint import best_checkpoint, step_of
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def digits():
-    """The embedded digits by split: what training, validation and test see of them."""
-    train, val = split_validation(EmbeddedMNIST(train=True), TINY.data.validation_size)
-    return {"train": train, "val": val, "test": EmbeddedMNIST(train=False)}
 
 
 def column(rows, name):
     return [float(row[name]) for row in rows if row[name]]
 
 
-def plain_loss(output, batch):
-    loss = torch.zeros(())
-    if "reconstruction" in output:
-        loss = loss + F.mse_loss(output["reconstruction"], batch["data"])
-    if "logits" in output:
-        loss = loss + F.cross_entropy(output["logits"], batch["label"])
-    return loss
-
-
-def plain_accuracy(output, batch):
-    return float((output["logits"].argmax(1) == batch["label"]).float().mean())
-
-
-def plain_figures(network, items):
-    """Return (loss, output) over all items of a dataset at once."""
-    batch = items.__getitems__(list(range(len(items))))
-    with torch.no_grad():
-        output = network(batch)
-    return float(plain_loss(output, batch)), output, batch
-
-
-def plain_rate(step, training):
-    """Return the learning rate of a step, counted from 0: linear warm-up, then half a cosine."""
-    if step <= training.warmup_steps:
-        return training.lr * (step + 1) / (training.warmup_steps + 1)
-    way = (step - training.warmup_steps) / (training.max_steps - training.warmup_steps)
-    return training.min_lr + (training.lr - training.min_lr) * (1 + math.cos(math.pi * way)) / 2
-
-
-def plain_training(network, settings, items):
-    """Train as the textbook says, with no micro batches and no parts of ours; return the rows of a metrics.csv."""
-    training = settings.training
-    matrices = [weight for weight in network.parameters() if weight.dim() > 1]
-    others = [weight for weight in network.parameters() if weight.dim() == 1]
-    groups = [{"params": matrices, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8)
-    samples = resample(items, training.max_steps * training.global_batch_size, settings.seed, settings.data.resampling)
-    rows = []
-    for step in range(training.max_steps):
-        for group in optimizer.param_groups:
-            group["lr"] = plain_rate(step, training)
-        start = step * training.global_batch_size
-        batch = torch.utils.data.default_collate([samples[start + i] for i in range(training.global_batch_size)])
-        output = network(batch)
-        loss = plain_loss(output, batch)
-        optimizer.zero_grad()
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), training.clip_grad)
-        optimizer.step()
-        row = {names.TRAIN_LOSS: float(loss.detach()), names.GRAD_NORM: float(norm)}
-        row[names.LEARNING_RATE] = plain_rate(step, training)
-        if "logits" in output:
-            row[names.TRAIN_ACCURACY] = plain_accuracy(output, batch)
-        rows.append(row)
-    return rows
-
-
-@pytest.mark.parametrize(
-    ("network", "micro_batch_size"),
-    [("autoencoder", 32), ("autoencoder", 16), ("autoencoder", 8), ("autoencoder_classifier", 8), ("classifier", 16)],
-)
-def test_reported_figures_are_those_of_plain_torch(network, micro_batch_size, tiny, train, digits, plain_network):
-    steps = {"max_steps": 8, "val_check_interval": 8, "micro_batch_size": micro_batch_size}
-    trained = train(tiny(network=network, training=steps))
-    plain = plain_network(trained.start)
-    expected = plain_training(plain, trained.settings, digits["train"])
-    for name in expected[0]:
-        values = [row[name] for row in expected]
-        assert column(trained.rows, name) == pytest.approx(values, rel=1e-5, abs=1e-5), name
-    for name, weight in plain.named_parameters():
-        # wider than for the figures: of a gradient near zero, Adam makes a step of up to lr, and so of its rounding too
-        torch.testing.assert_close(trained.end[name], weight.detach(), rtol=0, atol=5e-5)
-    loss, output, batch = plain_figures(plain_network(trained.end), digits["val"])
-    assert column(trained.rows, names.VAL_LOSS) == pytest.approx([loss], abs=1e-6)
-    if "logits" in output:
-        assert column(trained.rows, names.VAL_ACCURACY) == pytest.approx([plain_accuracy(output, batch)], abs=1e-6)
-
-
 def test_every_step_is_one_row_and_every_validation_one_more(pretrained):
     assert column(pretrained.rows, names.STEP) == [*range(1, 11), 10, *range(11, 21), 20]
     assert [bool(row[names.VAL_LOSS]) for row in pretrained.rows] == [*[False] * 10, True, *[False] * 10, True]
-
-
-def test_validation_is_the_plain_mean_over_all_items(pretrained, finetuned, digits, plain_network):
-    assert len(digits["val"]) % TINY.training.global_batch_size != 0
-    loss, *_ = plain_figures(plain_network(pretrained.end), digits["val"])
-    assert column(pretrained.rows, names.VAL_LOSS)[-1] == pytest.approx(loss, abs=1e-6)
-    loss, *result = plain_figures(plain_network(finetuned.end), digits["val"])
-    assert column(finetuned.rows, names.VAL_LOSS)[-1] == pytest.approx(loss, abs=1e-6)
-    assert column(finetuned.rows, names.VAL_ACCURACY)[-1] == pytest.approx(plain_accuracy(*result), abs=1e-6)
 
 
 def test_bar_and_tensorboard_show_each_figure_at_its_step(tiny, train, monkeypatch):
@@ -151,70 +50,13 @@ def test_bar_and_tensorboard_show_each_figure_at_its_step(tiny, train, monkeypat
     monkeypatch.setattr(logs, "tqdm", Bar)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     steps = {"max_steps": 4, "warmup_steps": 0, "val_check_interval": 2, "micro_batch_size": 8}
-    trained = train(tiny(network="classifier", training=steps))
+    trained = train(tiny(network=FINETUNE.network, training=steps))
     losses = column(trained.rows, names.TRAIN_LOSS)
     assert shown == {step: f"{names.TRAIN_LOSS} {loss:.4g}" for step, loss in enumerate(losses, start=1)}
     board = EventAccumulator(str(trained.folder / names.TENSORBOARD_FOLDER)).Reload()
-    for name in (names.TRAIN_LOSS, names.TRAIN_ACCURACY, names.VAL_LOSS, names.VAL_ACCURACY):
+    for name in trained.rows[0].keys() - {names.STEP}:
         logged = [(int(row[names.STEP]), float(row[name])) for row in trained.rows if row[name]]
         assert [(event.step, pytest.approx(event.value)) for event in board.Scalars(name)] == logged
-
-
-@pytest.fixture(scope="module")
-def scored(finetuned, tmp_path_factory):
-    """A copy of the finetuned run after `evaluate` and `predict`, with four micro batches a step and an uneven tail."""
-    folder = tmp_path_factory.mktemp("scored") / "run"
-    shutil.copytree(finetuned.folder, folder)
-    assert step_of(best_checkpoint(folder / names.CHECKPOINTS_FOLDER)) == 20
-    batches = {"global_batch_size": 256, "micro_batch_size": 64}
-    settings = change(finetuned.settings, run_dir=str(folder), training=batches)
-    result = training.evaluate(settings)
-    assert training.predict(settings) == folder / names.PREDICTIONS_FILE
-    return folder, result
-
-
-def test_test_figures_are_the_plain_means_over_all_items(scored, finetuned, digits, plain_network):
-    folder, result = scored
-    loss, *rest = plain_figures(plain_network(finetuned.end), digits["test"])
-    expected = {names.TEST_LOSS: loss, names.TEST_ACCURACY: plain_accuracy(*rest), names.NUM_ITEMS: 10_000}
-    assert result == pytest.approx(expected, abs=1e-6)
-    assert json.loads((folder / names.EVALUATION_FILE).read_text()) == result
-
-
-def test_the_saved_outputs_are_those_of_the_network_item_by_item(scored, finetuned, digits, plain_network):
-    _, output, batch = plain_figures(plain_network(finetuned.end), digits["test"])
-    with np.load(scored[0] / names.OUTPUTS_FILE) as arrays:
-        assert set(arrays) == {names.IDX, names.LABEL, names.IMAGE, names.LATENT, names.PROBABILITY}
-        assert np.array_equal(arrays[names.IDX], np.arange(10_000))
-        assert np.array_equal(arrays[names.LABEL], batch["label"].numpy())
-        assert np.array_equal(arrays[names.IMAGE], digits["test"].data.numpy())
-        np.testing.assert_allclose(arrays[names.LATENT], output["latent"].numpy(), rtol=0, atol=1e-5)
-        probability = output["logits"].softmax(1).numpy()
-        np.testing.assert_allclose(arrays[names.PROBABILITY], probability, rtol=0, atol=1e-6)
-
-
-def test_predictions_have_every_item_once_in_order_as_a_plain_forward_says(scored, finetuned, digits, plain_network):
-    _, output, batch = plain_figures(plain_network(finetuned.end), digits["test"])
-    probability, guess = output["logits"].softmax(1).max(1)
-    with (scored[0] / names.PREDICTIONS_FILE).open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["idx", "label", "prediction", "probability"]
-    assert [int(row["idx"]) for row in rows] == list(range(10_000))
-    assert [int(row["label"]) for row in rows] == batch["label"].tolist()
-    assert [float(row["probability"]) for row in rows] == pytest.approx(probability.tolist(), abs=2e-6)
-    assert np.mean([int(row["prediction"]) == int(g) for row, g in zip(rows, guess, strict=True)]) > 0.9995  # ties
-
-
-def test_an_evaluated_autoencoder_saves_its_reconstructions(pretrained, digits, plain_network, tmp_path):
-    shutil.copytree(pretrained.folder, tmp_path / "run")
-    batches = {"global_batch_size": 512}
-    result = training.evaluate(change(pretrained.settings, run_dir=str(tmp_path / "run"), training=batches))
-    loss, output, _ = plain_figures(plain_network(pretrained.end), digits["test"])
-    assert result == pytest.approx({names.TEST_LOSS: loss, names.NUM_ITEMS: 10_000}, abs=1e-6)
-    with np.load(tmp_path / "run" / names.OUTPUTS_FILE) as arrays:
-        assert names.PROBABILITY not in arrays
-        expected = output["reconstruction"].squeeze(1).clamp(0, 1).mul(255).round().numpy()
-        assert np.abs(arrays[names.RECONSTRUCTION].astype(float) - expected).max() <= 1
 
 
 class Stopped(Exception):
@@ -277,13 +119,6 @@ def test_a_run_of_another_network_is_not_resumed(pretrained, train):
         train(change(pretrained.settings, resume=True, model={"latent_size": 4}))
 
 
-def test_a_start_that_fails_leaves_no_folder(tiny, train, pretrained):
-    settings = tiny(from_run=pretrained.settings.run_dir, network="classifier")  # the new head is not named
-    with pytest.raises(UserError, match=r"classifier.scores.weight is missing"):
-        train(settings)
-    assert not Path(settings.run_dir).exists()
-
-
 def test_a_run_folder_says_what_the_run_was(finetuned):
     assert load_settings(finetuned.folder) == finetuned.settings
     content = {path.name for path in finetuned.folder.iterdir()}
@@ -337,12 +172,3 @@ def test_loader_processes_change_nothing(tiny, train):
     alone = train(tiny(run_dir=tiny().run_dir + "-alone", training=short))
     helped = train(tiny(training=short, data={"num_workers": 2}))
     assert helped.rows == alone.rows
-
-
-@pytest.mark.parametrize("kind", ["multi_epoch", "prng"])
-def test_bionemo_resamplers_train_as_plain_torch_does(kind, tiny, train, digits, plain_network):
-    pytest.importorskip("bionemo.core")
-    trained = train(tiny(data={"resampling": kind}, training={"max_steps": 4, "val_check_interval": 4}))
-    expected = plain_training(plain_network(trained.start), trained.settings, digits["train"])
-    values = [row[names.TRAIN_LOSS] for row in expected]
-    assert column(trained.rows, names.TRAIN_LOSS) == pytest.approx(values, abs=1e-5)

@@ -87,12 +87,12 @@ def _split(argv: list[str]) -> tuple[str, list[str]]:
 
 
 def pretrain(argv: list[str]) -> int:
-    """Train the autoencoder from random weights."""
+    """Train a network from random weights."""
     return _train("pretrain", argv, PRETRAIN)
 
 
 def finetune(argv: list[str]) -> int:
-    """Train a classifier on the trunk of another run: --from RUN."""
+    """Train a network that starts from the weights of another run: --from RUN."""
     argv = _rename(argv, "--from", "--from_run")
     run = _parse("finetune", argv, FINETUNE).from_run
     if run is None:

@@ -24,11 +24,11 @@ from .model import Stage
 
 
 class StartWeightsError(UserError):
-    """The start checkpoint does not fit the network."""
+    """The network cannot be given its start weights."""
 
 
 @dataclass
-class MnistConfig(TransformerConfig, io.IOMixin):
+class NetworkConfig(TransformerConfig, io.IOMixin):
     """What the networks have in common; the subclasses name heads and loss.
 
     Fields of Megatron's `TransformerConfig` that are used: num_layers (blocks of the trunk), hidden_size,
@@ -36,7 +36,7 @@ class MnistConfig(TransformerConfig, io.IOMixin):
     """
 
     latent_size: int = 32
-    """Features of the whole image, between trunk and heads."""
+    """Features of the whole item, between trunk and heads."""
 
     init_seed: int = 1234
     """Seed of the start weights."""
@@ -58,23 +58,28 @@ class MnistConfig(TransformerConfig, io.IOMixin):
     use_cpu_initialization: bool = True
     init_method: Callable[[Tensor], Tensor] | None = torch.nn.init.xavier_uniform_
     # Each residual block starts as the identity (Goyal et al., 2017). Else the first gradients grow with every block: a
-    # blank image row is all zeros, and a norm multiplies the gradient of zeros by 1 / sqrt(layernorm_epsilon).
+    # step of zeros (a blank row) has a norm that multiplies its gradient by 1 / sqrt(layernorm_epsilon).
     output_layer_init_method: Callable[[Tensor], Tensor] | None = torch.nn.init.zeros_
 
     def configure_model(self, vp_stage: int = 0) -> Stage:
         """Build this rank's stage of the network, with its start weights.
 
         Raises:
-            StartWeightsError: the start checkpoint lacks weights outside `new_heads`, or has them in another shape.
+            StartWeightsError: a part draws its start weights outside of `start_weights`; or the start checkpoint lacks
+                weights outside `new_heads`, or has them in another shape.
         """
+        random_numbers = torch.get_rng_state()
         stage = Stage(
             self,
-            decoder=self.decoder,
-            classifier=self.classifier,
             pre_process=parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=vp_stage),
             post_process=parallel_state.is_pipeline_last_stage(ignore_virtual=False, vp_stage=vp_stage),
             vp_stage=vp_stage,
         )
+        if not torch.equal(torch.get_rng_state(), random_numbers):
+            raise StartWeightsError(
+                "a part of the network draws its start weights outside of `start_weights`, so they would be others in "
+                'another layout: build each part of model.py inside `with start_weights(config, "its name"):`'
+            )
         if self.start_weights_dir:
             load_start_weights(stage, Path(self.start_weights_dir), self.new_heads)
         return stage
@@ -85,7 +90,7 @@ class MnistConfig(TransformerConfig, io.IOMixin):
 
 
 @dataclass
-class AutoencoderConfig(MnistConfig):
+class AutoencoderConfig(NetworkConfig):
     """Pretraining: trunk and decoder, trained to reproduce the image."""
 
     decoder = True
@@ -93,7 +98,7 @@ class AutoencoderConfig(MnistConfig):
 
 
 @dataclass
-class ClassifierConfig(MnistConfig):
+class ClassifierConfig(NetworkConfig):
     """Finetuning: trunk and a new classifier."""
 
     classifier = True
@@ -101,7 +106,7 @@ class ClassifierConfig(MnistConfig):
 
 
 @dataclass
-class AutoencoderClassifierConfig(MnistConfig):
+class AutoencoderClassifierConfig(NetworkConfig):
     """Finetuning that keeps the decoder: both heads, both losses."""
 
     decoder = True
@@ -109,7 +114,7 @@ class AutoencoderClassifierConfig(MnistConfig):
     loss_reduction_class = MSEPlusClassifierLossReduction
 
 
-NETWORKS: dict[str, type[MnistConfig]] = {
+NETWORKS: dict[str, type[NetworkConfig]] = {
     "autoencoder": AutoencoderConfig,
     "classifier": ClassifierConfig,
     "autoencoder_classifier": AutoencoderClassifierConfig,

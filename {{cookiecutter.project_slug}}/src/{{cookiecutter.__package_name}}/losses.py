@@ -23,6 +23,7 @@ from nemo.lightning.megatron_parallel import MegatronLossReduction
 from torch import Tensor
 
 from .data.item import MnistItem, SameSizeLossDict
+from .errors import UserError
 from .names import ACCURACY, COUNT, LOSS
 
 
@@ -60,12 +61,16 @@ class ItemLossReduction(MegatronLossReduction):
         raise NotImplementedError
 
     def forward(self, batch: MnistItem, forward_out: dict[str, Tensor]) -> tuple[Tensor, SameSizeLossDict]:
-        """Return the loss that is minimised (scalar) and what `reduce` needs of this micro batch."""
+        """Return the loss that is minimised (scalar) and what `reduce` needs of this micro batch.
+
+        Raises:
+            UserError: `per_item` does not give one value for each name and item.
+        """
         values = self.per_item(forward_out, batch)
         expected = (len(self.names), len(batch["idx"]))
         if values.shape != expected:
             rule = f"not {expected}: a row for each of {self.names}, a column for each item"
-            raise ValueError(f"{type(self).__name__}.per_item gave {tuple(values.shape)}, {rule}")
+            raise UserError(f"losses.py: {type(self).__name__}.per_item gave {tuple(values.shape)}, {rule}")
         real = (batch["idx"] >= 0).to(values.dtype)
         totals = torch.cat([(values * real).sum(dim=1), real.sum().view(1)])
         loss = totals[0] / totals[-1].clamp(min=1)

@@ -19,7 +19,7 @@ from nemo.lightning.megatron_parallel import MegatronLossReduction
 from nemo.lightning.pytorch.optim import CosineAnnealingScheduler, MegatronOptimizerModule
 from torch import Tensor
 
-from .config import MnistConfig
+from .config import NetworkConfig
 from .data.item import MnistItem
 from .losses import ItemLossReduction, PassthroughReduction
 from .names import COUNT, GRAD_NORM, LEARNING_RATE, LOSS, STEP, TRAIN_LOSS
@@ -51,10 +51,10 @@ class _Optimizer(MegatronOptimizerModule):
         """Do not log the learning rate in every step; the module logs it."""
 
 
-class MnistModule(pl.LightningModule, io.IOMixin):
+class NetworkModule(pl.LightningModule, io.IOMixin):
     """Any network that a config describes, under Lightning."""
 
-    def __init__(self, config: MnistConfig, optim: MegatronOptimizerModule | None = None) -> None:
+    def __init__(self, config: NetworkConfig, optim: MegatronOptimizerModule | None = None) -> None:
         """Keep the config; the network is built in `configure_model`, when the layout is known."""
         super().__init__()
         self.config = config

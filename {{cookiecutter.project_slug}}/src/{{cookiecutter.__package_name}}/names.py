@@ -18,13 +18,14 @@ TEST_LOSS = "test_loss"  # written by training.evaluate; read by report
 TEST_ACCURACY = "test_accuracy"  # written by training.evaluate if there is a classifier; read by report
 NUM_ITEMS = "num_items"  # written by training.evaluate: items behind the test figures; read by report
 
-# Arrays in OUTPUTS_FILE, one row an item: IDX, LABEL and IMAGE always, the others as the network has them.
+# Arrays in OUTPUTS_FILE, one row an item: IDX and LABEL always, IMAGE if items are pictures, the others as the network
+# has them, and any other output of it under its own name.
 IDX = "idx"  # [N] int64, the position in the split; written by training.evaluate; read by report
 LABEL = "label"  # [N] int64; written by training.evaluate; read by report
-IMAGE = "image"  # [N, 28, 28] uint8; written by training.evaluate; read by report
-RECONSTRUCTION = "reconstruction"  # [N, 28, 28] uint8; written by training.evaluate; read by report
+IMAGE = "image"  # [N, height, width] uint8; written by training.evaluate; read by report
+RECONSTRUCTION = "reconstruction"  # [N, height, width] uint8; written by training.evaluate; read by report
 LATENT = "latent"  # [N, Z] float32; written by training.evaluate; read by report
-PROBABILITY = "probability"  # [N, 10] float32; written by training.evaluate; read by report
+PROBABILITY = "probability"  # [N, classes] float32; written by training.evaluate; read by report
 
 # Keys of SETTINGS_FILE that a reader other than settings.py needs.
 FROM_RUN = "from_run"  # the run folder this one started from, or null; written by training; read by report

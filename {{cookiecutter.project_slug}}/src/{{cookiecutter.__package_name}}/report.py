@@ -10,6 +10,7 @@ import csv
 import json
 import math
 import os
+import re
 import shlex
 import tempfile
 import zipfile
@@ -157,8 +158,9 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
 def _read_evaluation(path: Path) -> dict[str, float]:
     evaluation = json.loads(path.read_text(encoding="utf-8"))
-    known = (names.TEST_LOSS, names.TEST_ACCURACY, names.NUM_ITEMS)
-    return {name: float(evaluation[name]) for name in known if name in evaluation}
+    if not isinstance(evaluation, dict):
+        raise ValueError("it is not a mapping of names to values")
+    return {name: float(value) for name, value in evaluation.items()}
 
 
 def _read_outputs(path: Path) -> dict[str, Array]:
@@ -199,8 +201,9 @@ def _headlines(run: Run) -> Iterator[tuple[str, str, str]]:
         error = math.sqrt(max(accuracy * (1 - accuracy), 0) / items) if items else math.nan
         detail = f"\N{PLUS-MINUS SIGN} {error:.2%} (standard error, {items:,} test items)" if items else ""
         yield "test accuracy", f"{accuracy:.2%}", detail
-    if (loss := run.evaluation.get(names.TEST_LOSS)) is not None:
-        yield "test loss", f"{loss:.4g}", f"mean {of_items}" if items else ""
+    for name, value in run.evaluation.items():
+        if name not in (names.TEST_ACCURACY, names.NUM_ITEMS):
+            yield name.replace("_", " "), f"{value:.4g}", f"mean {of_items}" if items else ""
     last = max(steps[-1] for steps, _ in run.curves.values())
     yield "steps", f"{last:,.0f}", "of the optimizer"
     if global_batch := run.settings.get("training", {}).get("global_batch_size"):
@@ -222,12 +225,17 @@ Pictures = Iterator[tuple[str, tuple[Picture, str]]]  # name -> (picture, captio
 def _curve_pictures(curves: dict[str, tuple[Array, Array]]) -> Pictures:
     kept = {name: (steps[np.isfinite(values)], values[np.isfinite(values)]) for name, (steps, values) in curves.items()}
     kept = {name: curve for name, curve in kept.items() if len(curve[0])}
-    for title, draw, pair in (
-        ("loss", figures.loss_curves, (names.TRAIN_LOSS, names.VAL_LOSS)),
-        ("accuracy", figures.accuracy_curves, (names.TRAIN_ACCURACY, names.VAL_ACCURACY)),
-    ):
-        if ends := [f"{name} {kept[name][1][-1]:.4g}" for name in pair if name in kept]:
-            yield title, (figures.render(draw, kept), f"Last values: {', '.join(ends)}.")
+    if losses := _ends(kept, (names.TRAIN_LOSS, names.VAL_LOSS)):
+        yield "loss", (figures.render(figures.loss_curves, kept), losses)
+    logged = (re.fullmatch("(?:train|val)_(.+)", name) for name in kept if name != names.VAL_LOSS)
+    for name in dict.fromkeys(match[1] for match in logged if match):
+        ends = _ends(kept, (f"train_{name}", f"val_{name}"))
+        yield name, (figures.render(figures.metric_curves, kept, name), ends)
+
+
+def _ends(curves: dict[str, tuple[Array, Array]], pair: tuple[str, str]) -> str:
+    ends = [f"{name} {curves[name][1][-1]:.4g}" for name in pair if name in curves]
+    return f"Last values: {', '.join(ends)}." if ends else ""
 
 
 def _output_pictures(out: dict[str, Array]) -> Pictures:

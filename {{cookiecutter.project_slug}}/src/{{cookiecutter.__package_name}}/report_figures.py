@@ -28,6 +28,7 @@ SIZE = (6.2, 5.2)  # inches, of every picture, so that they line up and text has
 DOTS_PER_INCH = 180
 MOST_POINTS = 4_000  # drawn in the latent space; more only cover each other
 MISTAKE_GRID = (4, 6)  # rows and columns of images
+GAP = 3  # pixels of paper between tiles
 MAX_CLASSES_WITH_COUNTS = 20  # beyond this the numbers in a confusion matrix overlap
 
 # Petroff's ten colours (arXiv 2107.02270), chosen to stay apart for colour-blind readers; here in the order of labels.
@@ -88,22 +89,22 @@ def render(draw: Callable[..., Figure], *arrays: Any) -> Picture:
 
 def loss_curves(theme: Theme, curves: Curves) -> Figure:
     """Draw the losses, and below them slim panels for learning rate and gradient norm where they were logged."""
-    slim = [(names.LEARNING_RATE, "learning\nrate"), (names.GRAD_NORM, "gradient\nnorm")]
-    slim = [(name, label) for name, label in slim if name in curves]
+    slim = {names.LEARNING_RATE: "learning\nrate", names.GRAD_NORM: "gradient\nnorm"}
+    slim = {name: label for name, label in slim.items() if name in curves}
     figure = Figure(figsize=SIZE, layout="constrained")
     panels = figure.subplots(1 + len(slim), 1, sharex=True, squeeze=False, height_ratios=[4.2] + [1] * len(slim))[:, 0]
     panels[0].set_title("Loss")
     _draw_pair(panels[0], theme, curves, names.TRAIN_LOSS, names.VAL_LOSS)
-    shown = [curves[name][1] for name in (names.TRAIN_LOSS, names.VAL_LOSS) if name in curves]
-    values = np.concatenate(shown) if shown else np.ones(1)
-    if values.min() > 0 and values.max() > 10 * values.min():
+    losses = [curves[name][1] for name in (names.TRAIN_LOSS, names.VAL_LOSS) if name in curves]
+    values = np.concatenate(losses or [np.ones(1)])
+    if 0 < 10 * values.min() < values.max():
         panels[0].set_yscale("log")
         # A range of one or two decades has few powers of ten in it: also label 2 and 5 times them.
         panels[0].yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         panels[0].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         panels[0].yaxis.set_minor_formatter(NullFormatter())
         panels[0].tick_params(which="minor", length=0)
-    for axes, (name, label) in zip(panels[1:], slim, strict=True):
+    for axes, (name, label) in zip(panels[1:], slim.items(), strict=True):
         axes.plot(*curves[name], color=theme.muted, linewidth=1.1)
         axes.set_ylabel(label)
         if (top := curves[name][1].max()) > 0:
@@ -114,14 +115,15 @@ def loss_curves(theme: Theme, curves: Curves) -> Figure:
     return figure
 
 
-def accuracy_curves(theme: Theme, curves: Curves) -> Figure:
-    """Draw the share of items classified right, in training and in validation."""
+def metric_curves(theme: Theme, curves: Curves, name: str) -> Figure:
+    """Draw what else a loss reduction names, in training and in validation; the accuracy is a share of the items."""
     figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots()
-    axes.set_title("Accuracy")
-    _draw_pair(axes, theme, curves, names.TRAIN_ACCURACY, names.VAL_ACCURACY)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.set_title(name.capitalize())
     axes.margins(y=0.08)
+    _draw_pair(axes, theme, curves, f"train_{name}", f"val_{name}")
+    if name == names.ACCURACY:
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     _step_axis([axes])
     return figure
 
@@ -188,9 +190,6 @@ def item_errors(image: Array, reconstruction: Array) -> Array:
     """Return the mean squared error of each item, pixels running from 0 to 1."""
     difference = (image.astype(np.float32) - reconstruction.astype(np.float32)) / 255.0
     return np.asarray((difference**2).mean(axis=(1, 2)))
-
-
-GAP = 3  # pixels of paper between tiles
 
 
 def _ink(theme: Theme, amount: Array, colour: str) -> Array:

@@ -15,14 +15,14 @@ import yaml
 from .errors import UserError
 from .files import write_whole
 from .names import SETTINGS_FILE
-from .settings import ModelSettings, Settings
+from .settings import DataSettings, ModelSettings, Settings
 
 # What a checkpoint brings along (weights, schedule, optimizer groups), or what its position counts in (the data).
 _KEPT = (
     "network",
     "seed",
     *(f"model.{item.name}" for item in fields(ModelSettings)),
-    *(f"data.{name}" for name in ("dataset", "validation_size", "resampling")),
+    *(f"data.{item.name}" for item in fields(DataSettings) if item.name not in ("root", "download", "num_workers")),
     *(f"training.{name}" for name in ("lr", "min_lr", "warmup_steps", "weight_decay", "precision")),
 )
 

@@ -6,7 +6,7 @@ fraction of a second, before any work starts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from .data.item import SEQUENCE_LENGTH
@@ -37,13 +37,17 @@ class ModelSettings:
     num_layers: int = 4
     """residual blocks of the trunk"""
     hidden_size: int = 64
-    """features of each image row between blocks"""
+    """features of each step of the sequence between blocks"""
     ffn_hidden_size: int = 128
-    """features of each image row inside a block"""
+    """features of each step of the sequence inside a block"""
     latent_size: int = 32
-    """features of the whole image, between the trunk and the heads"""
+    """features of the whole item, between the trunk and the heads"""
     hidden_dropout: float = 0.0
     """probability of zeroing a block's output feature during training"""
+
+    def counts(self) -> dict[str, int]:
+        """Return the whole numbers by their flags; tensor parallel must divide each but the number of layers."""
+        return {f"--model.{name}": value for name, value in asdict(self).items() if type(value) is int}
 
 
 @dataclass(frozen=True)
@@ -151,11 +155,6 @@ class Settings:
         layout, sizes = self.parallel, self.model
         world, copies = self.world_size, layout.tensor * layout.pipeline
         virtual = f" x --parallel.virtual_pipeline {layout.virtual_pipeline}" if layout.virtual_pipeline > 1 else ""
-        divided = {
-            "--model.hidden_size": sizes.hidden_size,
-            "--model.ffn_hidden_size": sizes.ffn_hidden_size,
-            "--model.latent_size": sizes.latent_size,
-        }
         return [
             (
                 world % copies != 0,
@@ -167,7 +166,8 @@ class Settings:
                     size % layout.tensor != 0,
                     f"--parallel.tensor {layout.tensor} does not divide {name} {size}: change one of them",
                 )
-                for name, size in divided.items()
+                for name, size in sizes.counts().items()
+                if name != "--model.num_layers"
             ),
             (
                 sizes.num_layers % (layout.pipeline * layout.virtual_pipeline) != 0,
@@ -184,8 +184,8 @@ class Settings:
             ),
             (
                 layout.sequence and SEQUENCE_LENGTH % layout.tensor != 0,
-                f"--parallel.sequence: --parallel.tensor {layout.tensor} does not divide the {SEQUENCE_LENGTH} rows of "
-                "an image: use a divisor",
+                f"--parallel.sequence: --parallel.tensor {layout.tensor} does not divide the sequence length "
+                f"{SEQUENCE_LENGTH}: use a divisor",
             ),
         ]
 
@@ -210,10 +210,7 @@ class Settings:
     def _number_checks(self) -> list[tuple[bool, str]]:
         training = self.training
         at_least_one = {
-            "--model.num_layers": self.model.num_layers,
-            "--model.hidden_size": self.model.hidden_size,
-            "--model.ffn_hidden_size": self.model.ffn_hidden_size,
-            "--model.latent_size": self.model.latent_size,
+            **self.model.counts(),
             "--data.validation_size": self.data.validation_size,
             "--parallel.devices": self.parallel.devices,
             "--parallel.num_nodes": self.parallel.num_nodes,

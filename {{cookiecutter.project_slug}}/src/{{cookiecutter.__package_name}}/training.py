@@ -9,7 +9,7 @@ import csv
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,11 @@ from nemo.lightning.pytorch.plugins import MegatronMixedPrecision
 from . import names
 from .config import NETWORKS
 from .data.datamodule import MNISTDataModule
+from .data.dataset import pictures
 from .errors import UserError
 from .files import write_whole
 from .logs import CsvLog, Progress, RunRecorder, tell
-from .module import MnistModule, make_optimizer
+from .module import NetworkModule, make_optimizer
 from .run_settings import check_same_run, load_settings
 from .runtime.backend import prepared
 from .runtime.checkpoint import Checkpoint, NoSecondValidation, best_checkpoint, last_checkpoint, step_of, weights
@@ -99,7 +100,8 @@ def evaluate(settings: Settings) -> dict[str, Any]:
         result[names.NUM_ITEMS] = len(data.test)
         outputs = gather_outputs(trainer, module, data)
         if trainer.is_global_zero:
-            outputs[names.IMAGE] = data.test_images(outputs[names.IDX])
+            outputs[names.IMAGE] = data.test_pictures()
+            outputs = {name: array for name, array in outputs.items() if array is not None}
             with write_whole(run / names.OUTPUTS_FILE, "wb") as file:
                 np.savez_compressed(file, **outputs)
             with write_whole(run / names.EVALUATION_FILE) as file:
@@ -110,44 +112,52 @@ def evaluate(settings: Settings) -> dict[str, Any]:
 def predict(settings: Settings) -> Path:
     """Predict the whole test set with a run's best checkpoint; write predictions.csv into the run.
 
-    One row an item, in the order of the test file: idx, label, prediction, probability (of the prediction).
+    One row an item, in the order of the test file: idx, label; of a classifier the prediction and its probability; and
+    each output of the network that is one number an item, under its name.
 
     Returns:
         The file.
 
     Raises:
-        UserError: the run's network has no classifier.
+        UserError: the run's network has no such output.
     """
     path = Path(settings.run_dir) / names.PREDICTIONS_FILE
-    if not NETWORKS[settings.network].classifier:
-        raise UserError(f"{settings.run_dir} is an {settings.network}, which classifies nothing: give a finetuned run")
     with _with_best_weights(settings) as (trainer, module, data):
         outputs = gather_outputs(trainer, module, data)
+        columns = {name: outputs.pop(name) for name in (names.IDX, names.LABEL)}
+        if (probability := outputs.get(names.PROBABILITY)) is not None:
+            columns |= {"prediction": probability.argmax(axis=1), "probability": probability.max(axis=1)}
+        columns |= {name: array for name, array in outputs.items() if array.ndim == 1}
+        if len(columns) == 2:
+            raise UserError(
+                f"{settings.run_dir} is an {settings.network}, which predicts nothing for an item: give a finetuned run"
+            )
         if trainer.is_global_zero:
-            probability = outputs[names.PROBABILITY]
-            columns = (outputs[names.IDX], outputs[names.LABEL], probability.argmax(axis=1), probability.max(axis=1))
             with write_whole(path) as file:
                 writer = csv.writer(file)
-                writer.writerow(("idx", "label", "prediction", "probability"))
-                writer.writerows((i, y, guess, f"{p:.6f}") for i, y, guess, p in zip(*columns, strict=True))
+                writer.writerow(columns)
+                for row in zip(*columns.values(), strict=True):
+                    writer.writerow(f"{value:.6f}" if isinstance(value, np.floating) else value for value in row)
     return path
 
 
-def make_module(settings: Settings, start_weights: Path | None) -> MnistModule:
+def make_module(settings: Settings, start_weights: Path | None) -> NetworkModule:
     """Build the LightningModule of these settings; the weights come when the trainer has set up the layout.
 
     Args:
         settings: the run.
         start_weights: checkpoint to start from, or None for random weights.
+
+    Raises:
+        UserError: there is no such network.
     """
-    sizes, training = settings.model, settings.training
+    if settings.network not in NETWORKS:
+        raise UserError(f"NETWORKS in config.py has no {settings.network}, only {', '.join(NETWORKS)}: add it there")
+    training = settings.training
     config = NETWORKS[settings.network](
-        num_layers=sizes.num_layers,
-        hidden_size=sizes.hidden_size,
-        ffn_hidden_size=sizes.ffn_hidden_size,
-        latent_size=sizes.latent_size,
-        hidden_dropout=sizes.hidden_dropout,
-        num_attention_heads=sizes.hidden_size,  # Megatron wants a number that tensor parallel divides; nothing attends
+        **asdict(settings.model),
+        # Megatron wants a number that tensor parallel divides; nothing attends
+        num_attention_heads=settings.model.hidden_size,
         init_seed=settings.seed,
         start_weights_dir=str(weights(start_weights)) if start_weights else None,
         new_heads=settings.new_heads,
@@ -160,18 +170,13 @@ def make_module(settings: Settings, start_weights: Path | None) -> MnistModule:
         weight_decay=training.weight_decay,
         clip_grad=training.clip_grad,
     )
-    return MnistModule(config, optimizer)
+    return NetworkModule(config, optimizer)
 
 
 def make_data(settings: Settings) -> MNISTDataModule:
     """Build the data module of these settings; nothing is read yet."""
     return MNISTDataModule(
-        dataset=settings.data.dataset,
-        root=settings.data.root,
-        download=settings.data.download,
-        validation_size=settings.data.validation_size,
-        resampling=settings.data.resampling,
-        num_workers=settings.data.num_workers,
+        settings=settings.data,
         seed=settings.seed,
         max_steps=settings.training.max_steps,
         micro_batch_size=settings.micro_batch_size,
@@ -230,16 +235,18 @@ def can_record(settings: Settings) -> bool:
     return settings.training.cuda_graph and not drops_rows
 
 
-def gather_outputs(trainer: nl.Trainer, module: MnistModule, data: MNISTDataModule) -> dict[str, np.ndarray]:
+def gather_outputs(trainer: nl.Trainer, module: NetworkModule, data: MNISTDataModule) -> dict[str, np.ndarray]:
     """Predict the test set on all ranks, and return it on every rank, whole, each item once, in the file's order.
 
     Returns:
-        Arrays with one row an item, by the names of OUTPUTS_FILE but the image: what the network computes.
+        Arrays with one row an item, by the names of OUTPUTS_FILE but the image: what the network computes. Logits come
+        as probabilities, reconstructions as pictures (left out if they are none), anything else as it is, in float32.
     """
     steps = trainer.predict(module, datamodule=data)
     mine = None
     if parallel_state.is_pipeline_last_stage() and parallel_state.get_tensor_model_parallel_rank() == 0:
-        mine = {key: torch.cat([step[key].float() for step in steps]) for key in steps[0]}
+        whole = {key: torch.cat([step[key] for step in steps]) for key in steps[0]}
+        mine = {key: value.float() if value.is_floating_point() else value for key, value in whole.items()}
     shares: list[Any] = [None] * trainer.world_size
     torch.distributed.all_gather_object(shares, mine)
     shares = [share for share in shares if share]
@@ -250,17 +257,16 @@ def gather_outputs(trainer: nl.Trainer, module: MnistModule, data: MNISTDataModu
 
 
 def _as_arrays(outputs: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    arrays = {key: outputs[key].numpy().astype(np.int64) for key in (names.IDX, names.LABEL)}
-    arrays[names.LATENT] = outputs["latent"].numpy()
-    if "reconstruction" in outputs:
-        arrays[names.RECONSTRUCTION] = MNISTDataModule.pictures(outputs["reconstruction"])
+    arrays = {key: outputs.pop(key).numpy() for key in (names.IDX, names.LABEL)}
     if "logits" in outputs:
-        arrays[names.PROBABILITY] = outputs["logits"].softmax(dim=-1).numpy()
-    return arrays
+        arrays[names.PROBABILITY] = outputs.pop("logits").softmax(dim=-1).numpy()
+    if "reconstruction" in outputs and (drawn := pictures(outputs.pop("reconstruction"))) is not None:
+        arrays[names.RECONSTRUCTION] = drawn
+    return {**arrays, **{key: value.numpy() for key, value in outputs.items()}}
 
 
 @contextmanager
-def _with_best_weights(settings: Settings) -> Iterator[tuple[nl.Trainer, MnistModule, MNISTDataModule]]:
+def _with_best_weights(settings: Settings) -> Iterator[tuple[nl.Trainer, NetworkModule, MNISTDataModule]]:
     """Make what evaluation and prediction run with: the run's best checkpoint, in the layout of `settings`."""
     best = best_checkpoint(Path(settings.run_dir) / names.CHECKPOINTS_FOLDER)
     with prepared(settings.accelerator, settings.parallel.devices) as accelerator:

@@ -11,32 +11,27 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
-import torch
 from megatron.core.num_microbatches_calculator import update_num_microbatches
 from nemo.lightning.data import WrappedDataLoader
 from nemo.lightning.pytorch.plugins import MegatronDataSampler
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .dataset import EmbeddedMNIST, MNISTCustom, download
-from .item import SEQUENCE_LENGTH, DataError, MnistItem
-from .resampling import Indexed, PaddedToMultiple, Resampling, collate, resample, split_validation
+from ..settings import DataSettings
+from .dataset import pictures, prepare, read
+from .item import NUM_CLASSES, SEQUENCE_LENGTH, DataError, MnistItem
+from .resampling import Indexed, PaddedToMultiple, Section, collate, resample, split_validation
 
 CONSUMED_SAMPLES = "consumed_samples"
 
 
 class MNISTDataModule(pl.LightningDataModule):
-    """MNIST for Megatron: batches of `MnistItem`, of one micro batch on one data parallel rank each."""
+    """The data for Megatron: batches of `MnistItem`, of one micro batch on one data parallel rank each."""
 
     def __init__(
         self,
         *,
-        dataset: str = "sample",
-        root: str = "data",
-        download: bool = False,
-        validation_size: int = 1_000,
-        resampling: Resampling = "epochs",
-        num_workers: int = 0,
+        settings: DataSettings,
         seed: int = 1234,
         max_steps: int = 1,
         micro_batch_size: int = 128,
@@ -45,12 +40,7 @@ class MNISTDataModule(pl.LightningDataModule):
         """Keep what is needed to build the loaders; nothing is read before `prepare_data` and `setup`.
 
         Args:
-            dataset: "sample" (in the package) or "full" (torchvision's folder under `root`).
-            root: where the full set is.
-            download: fetch the full set if it is missing.
-            validation_size: items at the end of the training file that are kept for validation.
-            resampling: how training items are ordered, see `resampling.resample`.
-            num_workers: loader processes for each rank.
+            settings: which items are read, and in which order.
             seed: of the training order.
             max_steps: optimizer steps of the run, which bound the training samples.
             micro_batch_size: items that a rank computes at once.
@@ -58,9 +48,8 @@ class MNISTDataModule(pl.LightningDataModule):
         """
         super().__init__()
         self.trainer: pl.Trainer  # Lightning sets it before it asks for a loader or a state
-        self.dataset, self.root, self.download = dataset, root, download
-        self.validation_size, self.resampling, self.num_workers = validation_size, resampling, num_workers
-        self.seed, self.max_steps, self.global_batch_size = seed, max_steps, global_batch_size
+        self.settings, self.seed = settings, seed
+        self.max_steps, self.global_batch_size = max_steps, global_batch_size
         self.data_sampler = MegatronDataSampler(
             seq_len=SEQUENCE_LENGTH,
             micro_batch_size=micro_batch_size,
@@ -70,28 +59,26 @@ class MNISTDataModule(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Download what is missing; Lightning calls this in one process of each machine."""
-        if self.dataset == "full" and self.download:
-            download(self.root)
+        prepare(self.settings)
 
     def setup(self, stage: str) -> None:
         """Read the splits that the stage needs: `train` and `val` to fit or validate, `test` to test or predict.
 
         Raises:
-            DataError: a file is missing or damaged, or there are too few items for validation.
+            DataError: a file is missing or damaged, there are too few items for validation, or an item is not what
+                `item.py` says.
         """
         if stage in ("fit", "validate"):
-            whole = self._read(train=True)
-            if not 0 < self.validation_size < len(whole):
+            whole, size = read(self.settings, train=True), self.settings.validation_size
+            if not 0 < size < len(whole):
                 raise DataError(
-                    f"--data.validation_size {self.validation_size} must be from 1 to {len(whole) - 1}: there are "
-                    f"{len(whole)} training items"
+                    f"--data.validation_size {size} must be from 1 to {len(whole) - 1}: there are {len(whole)} "
+                    "training items"
                 )
-            self.train, self.val = split_validation(whole, self.validation_size)
+            self.train, self.val = split_validation(whole, size)
+            _check_ends(whole)  # before a run folder is made
         else:
-            self.test = self._read(train=False)
-
-    def _read(self, train: bool) -> MNISTCustom:
-        return EmbeddedMNIST(train) if self.dataset == "sample" else MNISTCustom(self.root, train)
+            self.test = read(self.settings, train=False)
 
     def train_dataloader(self) -> WrappedDataLoader:
         """Return the loader of the whole run's samples; Megatron's sampler starts it at the consumed samples."""
@@ -100,7 +87,7 @@ class MNISTDataModule(pl.LightningDataModule):
         steps_to_go = self.max_steps - self.trainer.global_step
         # a resumed run may have another global batch than the one that consumed the first samples
         num_samples = self.data_sampler.init_consumed_samples + steps_to_go * self.global_batch_size
-        return self._loader("train", resample(self.train, num_samples, self.seed, self.resampling))
+        return self._loader("train", resample(self.train, num_samples, self.seed, self.settings.resampling))
 
     def val_dataloader(self) -> WrappedDataLoader:
         """Return the loader of the validation items, in order."""
@@ -114,15 +101,9 @@ class MNISTDataModule(pl.LightningDataModule):
         """Return the loader of all test items, in order."""
         return self._evaluation_loader("predict", self.test)
 
-    def test_images(self, idx: np.ndarray) -> np.ndarray:
-        """Return test items as the report shows them, uint8 [N, height, width]."""
-        return self.pictures(self.test.__getitems__(idx.tolist())["data"])
-
-    @staticmethod
-    def pictures(images: Tensor) -> np.ndarray:
-        """Turn images or reconstructions, float [N, channels, height, width] of 0 to 1, into grey uint8 pictures."""
-        grey = images.mean(dim=1).clamp(0, 1).mul(255).round()
-        return grey.to(torch.uint8).numpy()
+    def test_pictures(self) -> np.ndarray | None:
+        """Return all test items as the report shows them, uint8 [N, height, width]; None if they are no pictures."""
+        return pictures(Section(self.test, 0, len(self.test)).__getitems__(list(range(len(self.test))))["data"])
 
     def _evaluation_loader(self, mode: str, dataset: Indexed) -> WrappedDataLoader:
         return self._loader(mode, PaddedToMultiple(dataset, self.global_batch_size))
@@ -131,9 +112,9 @@ class MNISTDataModule(pl.LightningDataModule):
         return WrappedDataLoader(
             mode=mode,  # without it NeMo takes a loader for training, and starts it at the consumed samples
             dataset=dataset,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            collate_fn=collate,
+            num_workers=self.settings.num_workers,
+            persistent_workers=self.settings.num_workers > 0,
+            collate_fn=checked,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -147,3 +128,38 @@ class MNISTDataModule(pl.LightningDataModule):
         sampler.init_consumed_samples = sampler.prev_consumed_samples = consumed
         sampler.if_first_step = 1
         update_num_microbatches(consumed_samples=consumed, consistency_check=False)
+
+
+def checked(batch: MnistItem | list[MnistItem]) -> MnistItem:
+    """Collate a batch, and hold it against `MnistItem`: in the network a wrong item is far harder to understand.
+
+    Raises:
+        DataError: a key is missing or too many, a tensor has another dtype or shape, or a label is no class.
+    """
+    batch = collate(batch)
+    contract = MnistItem.__annotations__
+    if batch.keys() != contract.keys():
+        raise DataError(f"items have the keys {', '.join(batch)}; data/item.py says {', '.join(contract)}")
+    size = batch["idx"].numel()
+    for key, tensor in batch.items():
+        dtype, shape = contract[key].__metadata__
+        expected, found = f"{dtype} {(size, *shape)}", type(tensor).__name__
+        if isinstance(tensor, Tensor):
+            found = f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+        if found != expected:
+            raise DataError(f"{key} of {size} items is {found}; data/item.py says {expected}")
+    label = batch["label"]
+    if (outside := (label < 0) | (label >= NUM_CLASSES)).any():
+        i = outside.nonzero()[0]
+        raise DataError(
+            f"item {int(batch['idx'][i])} has label {int(label[i])}; data/item.py says 0 to {NUM_CLASSES - 1}"
+        )
+    return batch
+
+
+def _check_ends(dataset: Indexed) -> None:
+    """Raise a DataError if the first or the last item is not what it should be."""
+    ends = [0, len(dataset) - 1]
+    found = checked(Section(dataset, 0, len(dataset)).__getitems__(ends))["idx"].tolist()
+    if found != ends:
+        raise DataError(f"items {ends} have the idx {found}; data/item.py says the position in the file")

@@ -1,9 +1,9 @@
 """Where the digits come from: `MNISTCustom` reads the full set, `EmbeddedMNIST` the sample inside this package.
 
 A file of its own because it is what you replace by your own data; the order of the items (`resampling`) knows nothing
-of MNIST and stays. Your dataset needs `__len__`, `__getitem__`, and `__getitems__` for speed: that one takes B
-positions and returns one ready batch, many times faster than B items stacked afterwards. Item i must always be the
-same item: every rank asks for itself, and a resumed run asks again.
+of MNIST and stays. The data module calls `prepare`, `read` and `pictures`. Your dataset needs `__len__`, `__getitem__`,
+and `__getitems__` for speed: that one takes B positions and returns one ready batch, many times faster than B items
+stacked afterwards. Item i must always be the same item: every rank asks for itself, and a resumed run asks again.
 """
 
 import gzip
@@ -14,9 +14,42 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from torch import Tensor
 from torchvision.datasets import MNIST
 
+from ..settings import DataSettings
 from .item import DataError, MnistItem
+
+
+def prepare(settings: DataSettings) -> None:
+    """Download what is missing, if the settings ask for it; called in one process of each machine.
+
+    Raises:
+        DataError: the download failed, or a file that was already there is damaged.
+    """
+    if settings.dataset == "full" and settings.download:
+        download(settings.root)
+
+
+def read(settings: DataSettings, train: bool) -> "MNISTCustom":
+    """Read the training file, or the test file.
+
+    Raises:
+        DataError: a file is missing or damaged.
+    """
+    return EmbeddedMNIST(train) if settings.dataset == "sample" else MNISTCustom(settings.root, train)
+
+
+def pictures(data: Tensor) -> np.ndarray | None:
+    """Turn `data` of a batch, or what a network says of it, into what the report shows; None if that is no picture.
+
+    Args:
+        data: float [N, channels, height, width], 0 to 1.
+
+    Returns:
+        Grey pictures, uint8 [N, height, width].
+    """
+    return data.mean(dim=1).clamp(0, 1).mul(255).round().to(torch.uint8).numpy()
 
 
 class MNISTCustom(MNIST):

@@ -4,7 +4,7 @@ A file of its own because everybody imports it and it imports nobody: no torch a
 can name a `DataError` without paying for it.
 """
 
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 from ..errors import UserError
 
@@ -25,16 +25,19 @@ PADDING_IDX = -1
 
 
 class MnistItem(TypedDict):
-    """One digit; or a batch of B digits, which is the same dict with a leading dimension B on every tensor."""
+    """One digit; or a batch of B digits, which is the same dict with a leading dimension B on every tensor.
 
-    data: "Tensor"
-    """float32 [1, IMAGE_SIDE, IMAGE_SIDE], from 0 (paper) to 1 (ink), the scale of torchvision's ToTensor."""
+    Every batch is held against the dtypes and shapes of an item that are written here (`datamodule.checked`).
+    """
 
-    label: "Tensor"
-    """int64 scalar, 0 to NUM_CLASSES - 1."""
+    data: Annotated["Tensor", "float32", (1, IMAGE_SIDE, IMAGE_SIDE)]
+    """From 0 (paper) to 1 (ink), the scale of torchvision's ToTensor."""
 
-    idx: "Tensor"
-    """int64 scalar, the item's position in its file, or PADDING_IDX."""
+    label: Annotated["Tensor", "int64", ()]
+    """0 to NUM_CLASSES - 1."""
+
+    idx: Annotated["Tensor", "int64", ()]
+    """The item's position in its file, or PADDING_IDX."""
 
 
 class DataError(UserError):

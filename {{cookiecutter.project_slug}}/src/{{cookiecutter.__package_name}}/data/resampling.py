@@ -1,6 +1,6 @@
 """Which item stands at a given position of a run: shuffled epochs, the validation split, padding for evaluation.
 
-A file of its own because it knows nothing of MNIST: it shows any dataset in another order, and stays when you bring
+A file of its own because it knows nothing of the data: it shows any dataset in another order, and stays when you bring
 your own. Megatron's sampler reads positions 0, 1, 2, ... strictly in sequence, so shuffling must live in the dataset.
 
 Every view answers "what is sample k?" as a pure function: the same k gives the same item on every rank, in any order
@@ -160,7 +160,14 @@ class PaddedToMultiple(View):
 
 
 def collate(batch: MnistItem | list[MnistItem]) -> MnistItem:
-    """Return a ready batch as it is, and stack a list of items into one (for datasets without `__getitems__`)."""
+    """Return a ready batch as it is, and stack a list of items into one (for datasets without `__getitems__`).
+
+    Raises:
+        DataError: the dataset gives something else than dicts.
+    """
+    given = batch[0] if isinstance(batch, list) else batch
+    if not isinstance(given, dict):
+        raise DataError(f"the dataset gives a {type(given).__name__}; data/item.py says a dict")
     stacked: MnistItem = default_collate(batch) if isinstance(batch, list) else batch
     return stacked
 
