@@ -23,6 +23,7 @@ README.md
 pyproject.toml
 configs/full-finetune.yaml
 configs/full-pretrain.yaml
+docs/leaving-nemo.md
 requirements.lock
 src/<package>/__init__.py
 src/<package>/__main__.py
@@ -40,6 +41,8 @@ src/<package>/data/mnist_sample/train-labels-idx1-ubyte.gz
 src/<package>/data/resampling.py
 src/<package>/doctor.py
 src/<package>/errors.py
+src/<package>/export.py
+src/<package>/export_example.py
 src/<package>/files.py
 src/<package>/logs.py
 src/<package>/losses.py
@@ -79,6 +82,7 @@ tests/kills.py
 tests/test_cli.py
 tests/test_config.py
 tests/test_data.py
+tests/test_export.py
 tests/test_layouts.py
 tests/test_losses.py
 tests/test_model.py

@@ -39,7 +39,6 @@ FINETUNE = Settings(
     training=TrainingSettings(max_steps=600, lr=1e-3),
 )
 
-
 STOPPED = 75
 """Exit code of a training that a signal ended early and that can be resumed: EX_TEMPFAIL of sysexits.h, try again."""
 
@@ -134,6 +133,22 @@ def report(argv: list[str]) -> int:
     return 0
 
 
+def export(argv: list[str]) -> int:
+    """Write the network of a run for plain PyTorch, as safetensors: --from RUN [--output DIR]."""
+    parser = argparse.ArgumentParser(prog=f"{PROG} export", description=_first_line(export))
+    parser.add_argument("--from", dest="run", type=Path, metavar="RUN", help="folder of the run")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write; default: RUN/export")
+    given = parser.parse_args(argv)
+    if given.run is None:
+        raise UserError("export needs --from RUN, the folder of a trained run")
+    settings = replace(load_settings(given.run), run_dir=str(given.run))
+    noise.quiet()
+    from .export import export_run
+
+    _say(f"wrote {export_run(settings, given.output)}")
+    return 0
+
+
 def layouts(argv: list[str]) -> int:
     """Train in every layout of up to --parallel.devices processes, and prove that all are the same training."""
     settings = _parse("layouts", argv, LAYOUTS)
@@ -172,6 +187,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "evaluate": evaluate,
     "predict": predict,
     "report": report,
+    "export": export,
     "layouts": layouts,
     "doctor": doctor,
 }
@@ -250,8 +266,7 @@ def _did_you_mean(word: str, known: list[str]) -> str:
 
 
 def _checked(settings: Settings) -> Settings:
-    problems = settings.problems()
-    if problems:
+    if problems := settings.problems():
         for problem in problems[:-1]:
             _complain(problem)
         raise UserError(problems[-1])
