@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from . import export_example, names
@@ -58,7 +58,7 @@ def export_run(settings: Settings, output: Path | None = None) -> Path:
         state = network.state_dict()
     with write_whole_folder(folder.resolve()) as new:
         weights = {name: weight for name, weight in state.items() if not name.endswith("_extra_state")}  # Megatron's
-        save_file(weights, new / WEIGHTS_FILE, metadata={"format": "pt"})
+        (new / WEIGHTS_FILE).write_bytes(save(weights, {"format": "pt"}))  # save_file leaves it to the owner only
         (new / MODEL_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         shutil.copyfile(export_example.__file__, new / EXAMPLE_FILE)
     return folder
