@@ -23,6 +23,7 @@ README.md
 pyproject.toml
 configs/full-finetune.yaml
 configs/full-pretrain.yaml
+docs/leaving-nemo.md
 docs/make-it-yours.md
 requirements.lock
 src/<package>/__init__.py
@@ -41,6 +42,8 @@ src/<package>/data/mnist_sample/train-labels-idx1-ubyte.gz
 src/<package>/data/resampling.py
 src/<package>/doctor.py
 src/<package>/errors.py
+src/<package>/export.py
+src/<package>/export_example.py
 src/<package>/files.py
 src/<package>/layers.py
 src/<package>/logs.py
@@ -48,6 +51,7 @@ src/<package>/losses.py
 src/<package>/model.py
 src/<package>/module.py
 src/<package>/names.py
+src/<package>/parsing.py
 src/<package>/proof/__init__.py
 src/<package>/proof/layouts.py
 src/<package>/proof/preload.py
@@ -83,6 +87,7 @@ tests/test_cli.py
 tests/test_config.py
 tests/test_data.py
 tests/test_doctor.py
+tests/test_export.py
 tests/test_figures.py
 tests/test_layouts.py
 tests/test_losses.py

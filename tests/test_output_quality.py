@@ -66,7 +66,7 @@ def test_the_installed_command_answers_outside_the_tree_and_offline(installed: I
     (tmp_path / "sitecustomize.py").write_text(NO_NETWORK)
     env = {**installed.env, "PYTHONPATH": f"{tmp_path}:{installed.site}", "CUDA_VISIBLE_DEVICES": ""}
     output = run_ok(installed.project.slug, "--help", cwd=tmp_path, timeout=30, env=env)
-    for command in ("pretrain", "finetune", "evaluate", "predict", "report", "layouts", "doctor"):
+    for command in ("pretrain", "finetune", "evaluate", "predict", "report", "export", "layouts", "doctor"):
         assert command in output
     as_module = run_ok(sys.executable, "-m", installed.project.package, "--help", cwd=tmp_path, timeout=30, env=env)
     assert "pretrain" in as_module

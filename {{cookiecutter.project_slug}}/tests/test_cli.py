@@ -172,7 +172,7 @@ def test_prediction_takes_everything_but_the_layout_from_its_run(asked, tmp_path
     assert asked == [change(saved, run_dir=str(tmp_path), **layout)]
 
 
-@pytest.mark.parametrize("command", ["finetune", "evaluate", "predict"])
+@pytest.mark.parametrize("command", ["finetune", "evaluate", "predict", "export"])
 def test_a_command_on_a_run_needs_one(command, refused, tmp_path):
     assert f"{command} needs --from RUN" in refused(command)
     assert "holds no run" in refused(command, "--from", tmp_path / "nowhere")
@@ -184,7 +184,7 @@ def test_a_report_needs_a_run(refused, tmp_path):
 
 def test_a_run_with_damaged_settings_is_refused(refused, tmp_path):
     (tmp_path / SETTINGS_FILE).write_text("seed: banana")
-    for command in ("evaluate", "predict", "finetune"):
+    for command in ("evaluate", "predict", "finetune", "export"):
         assert "seed" in refused(command, "--from", tmp_path)
 
 
@@ -197,7 +197,7 @@ def test_more_gpus_than_there_are_are_refused(refused, run_dir):
 @pytest.mark.slow
 def test_a_run_without_a_checkpoint_is_refused(refused, run_dir, tmp_path):
     save_settings(Settings(run_dir=str(tmp_path), accelerator="cpu", network=FINETUNE.network), tmp_path)
-    for command in ("finetune", "evaluate", "predict"):
+    for command in ("finetune", "evaluate", "predict", "export"):
         where = [] if command != "finetune" else run_dir
         assert "holds no finished checkpoint" in refused(command, "--from", tmp_path, *where)
 

@@ -48,7 +48,7 @@ def plain_figures(network, items):
     """Return (loss, output) over all items of a dataset at once."""
     batch = items.__getitems__(list(range(len(items))))
     with torch.no_grad():
-        output = network(batch)
+        output = network(batch["data"])
     return float(plain_loss(output, batch)), output, batch
 
 
@@ -74,7 +74,7 @@ def plain_training(network, settings, items):
             group["lr"] = plain_rate(step, training)
         start = step * training.global_batch_size
         batch = torch.utils.data.default_collate([samples[start + i] for i in range(training.global_batch_size)])
-        output = network(batch)
+        output = network(batch["data"])
         loss = plain_loss(output, batch)
         optimizer.zero_grad()
         loss.backward()

@@ -83,7 +83,7 @@ def test_every_network_gives_its_outputs_in_the_promised_shapes(network, config,
 def test_outputs_and_gradients_are_those_of_plain_torch(network, config, batch):
     stage = shaken(config(network).configure_model())
     plain = plain_network(weights_of(stage))
-    output, expected = stage(batch), plain(batch)
+    output, expected = stage(batch), plain(batch["data"])
     for name in HEADS[network]:
         torch.testing.assert_close(output[name], expected[name], rtol=0, atol=1e-6)
     loss_of(output, batch).backward()

@@ -1,4 +1,4 @@
-"""What the README and the heads of the configs promise exists: commands, settings, files, make targets."""
+"""What the README, the docs and the heads of the configs promise exists: commands, settings, files, make targets."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from {{ cookiecutter.__package_name }} import cli, names
+from {{ cookiecutter.__package_name }}.parsing import rename
 
 PROJECT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(cli.__file__).parent
 _, README = (PROJECT / "README.md").read_text(encoding="utf-8").split("\n## ", maxsplit=1)  # above: name, description
+DOCS = {path.name: path.read_text(encoding="utf-8") for path in (PROJECT / "docs").glob("*.md")} | {"README": README}
 CONFIGS = sorted((PROJECT / "configs").glob("*.yaml"))
 DEFAULTS = {"pretrain": cli.PRETRAIN, "finetune": cli.FINETUNE}
 
@@ -28,12 +30,12 @@ def parse(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     command, *arguments = shlex.split(line.removeprefix(": "))[1:]
     assert command in cli.COMMANDS
     if command in DEFAULTS:
-        settings = cli._parse(command, cli._rename(arguments, "--from", "--from_run"), DEFAULTS[command])
+        settings = cli._parse(command, rename(arguments, "--from", "--from_run"), DEFAULTS[command])
         assert settings.problems() == []
 
 
-@pytest.mark.parametrize("line", sorted(set(commands(README))))
-def test_a_command_of_the_readme_parses(line: str, monkeypatch):
+@pytest.mark.parametrize("line", sorted({line for text in DOCS.values() for line in commands(text)}))
+def test_a_command_of_readme_and_docs_parses(line: str, monkeypatch):
     parse(line, monkeypatch)
 
 
@@ -55,10 +57,13 @@ def test_a_setting_that_does_not_exist_would_be_found(monkeypatch):
         parse(f"{cli.PROG} pretrain --parallel.tensors 2", monkeypatch)
 
 
-def test_the_files_that_the_readme_names_exist():
+@pytest.mark.parametrize("document", DOCS)
+def test_the_files_that_it_names_exist(document):
     in_a_run = {names.SETTINGS_FILE}
-    for name in set(re.findall(r"`((?:[\w.]+/)*\w+\.(?:py|yaml|lock))`", README)) - in_a_run:
-        assert any((folder / name).exists() for folder in (PROJECT, PACKAGE)), name
+    found = set(re.findall(r"`((?:[\w.-]+/)*[\w-]+\.(?:py|yaml|lock|md)|(?:\w+/)+)`", DOCS[document])) - in_a_run
+    assert len(found) > 10
+    for name in found:
+        assert (PROJECT / name).exists() or any(PACKAGE.rglob(name)), name
 
 
 def test_the_make_targets_that_the_readme_names_exist():

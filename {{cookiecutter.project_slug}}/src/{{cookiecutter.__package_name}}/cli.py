@@ -6,18 +6,16 @@ Heavy imports happen inside the functions, so that `--help` and a wrong setting 
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
-import re
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from .errors import UserError
 from .names import LAYOUTS_FILE
+from .parsing import did_you_mean, parse, rename
 from .run_settings import load_settings
 from .runtime import noise
 from .settings import ParallelSettings, Settings, TrainingSettings
@@ -39,7 +37,6 @@ FINETUNE = Settings(
     new_heads=("classifier",),
     training=TrainingSettings(max_steps=600, lr=1e-3),
 )
-
 
 STOPPED = 75
 """Exit code of a training that a signal ended early and that can be resumed: EX_TEMPFAIL of sysexits.h, try again."""
@@ -81,7 +78,7 @@ def _split(argv: list[str]) -> tuple[str, list[str]]:
     if not argv or argv[0] in ("-h", "--help"):
         parser.print_help()
         sys.exit(0 if argv else 2)
-    guess = _did_you_mean(argv[0], list(COMMANDS))
+    guess = did_you_mean(argv[0], list(COMMANDS))
     _complain(f"there is no command {argv[0]}{guess}; the commands are: {', '.join(COMMANDS)}")
     sys.exit(2)
 
@@ -93,7 +90,7 @@ def pretrain(argv: list[str]) -> int:
 
 def finetune(argv: list[str]) -> int:
     """Train a network that starts from the weights of another run: --from RUN."""
-    argv = _rename(argv, "--from", "--from_run")
+    argv = rename(argv, "--from", "--from_run")
     run = _parse("finetune", argv, FINETUNE).from_run
     if run is None:
         raise UserError("finetune needs --from RUN, the folder of the run whose weights it starts from")
@@ -128,6 +125,22 @@ def report(argv: list[str]) -> int:
     from .report import make_report
 
     _say(f"wrote {make_report(run)}")
+    return 0
+
+
+def export(argv: list[str]) -> int:
+    """Write the network of a run for plain PyTorch, as safetensors: --from RUN [--output DIR]."""
+    parser = argparse.ArgumentParser(prog=f"{PROG} export", description=_first_line(export))
+    parser.add_argument("--from", dest="run", type=Path, metavar="RUN", help="folder of the run")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write; default: RUN/export")
+    given = parser.parse_args(argv)
+    if given.run is None:
+        raise UserError("export needs --from RUN, the folder of a trained run")
+    settings = replace(load_settings(given.run), run_dir=str(given.run))
+    noise.quiet()
+    from .export import export_run
+
+    _say(f"wrote {export_run(settings, given.output)}")
     return 0
 
 
@@ -169,6 +182,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "evaluate": evaluate,
     "predict": predict,
     "report": report,
+    "export": export,
     "layouts": layouts,
     "doctor": doctor,
 }
@@ -206,9 +220,13 @@ def _training() -> ModuleType:
     return training
 
 
+def _parse(command: str, argv: list[str], defaults: Settings) -> Settings:
+    return parse(argv, defaults, f"{PROG} {command}", _first_line(COMMANDS[command]))
+
+
 def _settings_of_run(command: str, argv: list[str]) -> Settings:
     """Return the settings of the run that --from names, with this command line's changes, in a layout of its own."""
-    argv = _rename(argv, "--from", "--run_dir")
+    argv = rename(argv, "--from", "--run_dir")
     if not any(word.split("=")[0] in ("--run_dir", "-h", "--help") for word in argv):
         raise UserError(f"{command} needs --from RUN, the folder of a trained run")
     run = _parse(command, argv, PRETRAIN).run_dir
@@ -217,63 +235,12 @@ def _settings_of_run(command: str, argv: list[str]) -> Settings:
     return _checked(_parse(command, argv, replace(saved, run_dir=run, parallel=ParallelSettings(), training=training)))
 
 
-def _parse(command: str, argv: list[str], defaults: Settings) -> Settings:
-    """Read settings from the command line and --config files, over the defaults."""
-    import jsonargparse
-
-    class Parser(jsonargparse.ArgumentParser):
-        def error(self, message: str, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
-            raise UserError(_plain(message, list(self._option_string_actions)))
-
-    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = Parser(prog=f"{PROG} {command}", usage="%(prog)s [settings]", description=_first_line(COMMANDS[command]))
-    parser.add_argument("--config", action="config", help="YAML file with settings; what follows it wins")
-    parser.add_class_arguments(Settings, as_group=False)
-    values = {**asdict(defaults), "new_heads": list(defaults.new_heads)}
-    parser.parse_object(values)  # they may come from a file; what set_defaults takes is never checked
-    parser.set_defaults(values)
-    parsed = parser.parse_args(argv)
-    for name, value in values.items():
-        if isinstance(value, dict) and not isinstance(parsed[name], jsonargparse.Namespace):
-            raise UserError(f"--{name} is a group of settings, and cannot be {parsed[name]}")
-    parsed = parser.instantiate(parsed).as_dict()
-    parsed.pop("config")
-    return Settings(**{**parsed, "new_heads": tuple(parsed["new_heads"])})
-
-
-def _plain(message: str, options: list[str]) -> str:
-    """Turn the parser's message into one line, with a suggestion for an unknown setting."""
-    line = " ".join(message.split())
-    unknown = None
-    if match := re.match(r"unrecognized arguments: ([^ =]+)", line):
-        unknown = match.group(1)
-    elif match := re.match(r"Group '(.+)' does not accept option '(.+)'", line):
-        unknown = f"--{match.group(1)}.{match.group(2)}"
-    elif match := re.match(r"Option '(.+)' is not accepted", line):
-        unknown = f"--{match.group(1)}"
-    if unknown:
-        return f"there is no setting {unknown}{_did_you_mean(unknown, options)}"
-    line = re.sub(r'^Parser key "(.+?)":', r"--\1:", line)
-    line = re.sub(r"Expected a typing\.Literal\[(.+?)\]\. Got value:", r"expected one of \1, got", line)
-    return re.sub(r"Expected a <class '(\w+)'>\. Got value:", r"expected \1, got", line)
-
-
-def _did_you_mean(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.75)  # below, the guesses mislead
-    return f" (did you mean {close[0]}?)" if close else ""
-
-
 def _checked(settings: Settings) -> Settings:
-    problems = settings.problems()
-    if problems:
+    if problems := settings.problems():
         for problem in problems[:-1]:
             _complain(problem)
         raise UserError(problems[-1])
     return settings
-
-
-def _rename(argv: list[str], old: str, new: str) -> list[str]:
-    return [new + word.removeprefix(old) if word == old or word.startswith(f"{old}=") else word for word in argv]
 
 
 def _quiet_unless(verbose: bool) -> None:

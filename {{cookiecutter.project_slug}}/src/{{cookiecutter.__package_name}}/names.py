@@ -38,6 +38,7 @@ OUTPUTS_FILE = "outputs.npz"  # written by training.evaluate; read by report
 PREDICTIONS_FILE = "predictions.csv"  # written by training.predict; read by the user
 TENSORBOARD_FOLDER = "tensorboard"  # written by Lightning's TensorBoardLogger; read by `tensorboard --logdir`
 CHECKPOINTS_FOLDER = "checkpoints"  # written by NeMo's ModelCheckpoint; read by training
+EXPORT_FOLDER = "export"  # written by export; read by the user
 REPORT_FOLDER = "report"  # written by report; read by the user
 REPORT_PAGE = "index.html"  # written by report into REPORT_FOLDER; read by the user's browser
 

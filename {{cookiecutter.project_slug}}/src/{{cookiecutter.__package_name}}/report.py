@@ -9,10 +9,8 @@ makes the page.
 import csv
 import json
 import math
-import os
 import re
 import shlex
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ import yaml
 from . import names
 from . import report_figures as figures
 from .errors import UserError
+from .files import write_whole_folder
 from .report_figures import Array, Picture
 from .report_html import Chapter, page
 
@@ -63,28 +62,11 @@ def make_report(run: Path) -> Path:
     chapters = [_chapter(part, f"{i}. " if len(runs) > 1 else "") for i, part in enumerate(runs, start=1)]
     if note:
         chapters[0].notes.insert(0, note)
-    files = {f"{name}.png": picture.light for name, (picture, _) in chapters[-1].pictures.items()}
-    files[names.REPORT_PAGE] = page(run.resolve().name, chapters).encode()
-    _swap_in(run, files)
+    with write_whole_folder(run / names.REPORT_FOLDER) as folder:
+        for name, (picture, _) in chapters[-1].pictures.items():
+            (folder / f"{name}.png").write_bytes(picture.light)
+        (folder / names.REPORT_PAGE).write_bytes(page(run.resolve().name, chapters).encode())
     return run / names.REPORT_FOLDER / names.REPORT_PAGE
-
-
-def _swap_in(run: Path, files: dict[str, bytes]) -> None:
-    """Write beside the old report and move in at the end: a crash leaves the old report or the new one, never half."""
-    report = run / names.REPORT_FOLDER
-    with tempfile.TemporaryDirectory(prefix=".report-", dir=run) as beside:
-        new, old = Path(beside, "new"), Path(beside, "old")
-        new.mkdir()
-        for name, content in files.items():
-            (new / name).write_bytes(content)
-        if report.exists():
-            os.replace(report, old)
-        try:
-            os.replace(new, report)
-        except BaseException:
-            if old.exists():
-                old.rename(report)
-            raise
 
 
 # From files to runs.

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 IMAGE_SIDE = 28
 """Height and width of an image, in pixels."""
 
+INPUT_SHAPE = (1, IMAGE_SIDE, IMAGE_SIDE)
+"""Shape of an item's `data`: channels, rows, pixels of a row."""
+
+INPUT_RANGE = "0 (paper) to 1 (ink): the grey value of a pixel divided by 255"
+"""How an item's `data` is scaled, for those who use an exported network."""
+
 SEQUENCE_LENGTH = IMAGE_SIDE
 """Length S of the activations (S, B, H) that pipeline stages exchange: the network reads an image row by row."""
 

@@ -118,7 +118,7 @@ def best_checkpoint(folder: Path) -> Path:
     Raises:
         UserError: there is none, or it is damaged.
     """
-    best = min((path for path in _finished(folder) if not path.name.endswith(_LAST)), key=_score, default=None)
+    best = min((path for path in _finished(folder) if not path.name.endswith(_LAST)), key=score_of, default=None)
     if best is None:
         raise UserError(f"{folder} holds no finished checkpoint: train the run first")
     if problem := damage(best):
@@ -136,8 +136,8 @@ def _finished(folder: Path) -> list[Path]:
     return [path for path in folder.glob("step=*") if is_sealed(path) and not Path(f"{path}{_UNFINISHED}").exists()]
 
 
-def _score(path: Path) -> float:
-    """Return the monitored value in a name, `step=<n>-<monitor>=<value>`; a name without one is the worst."""
+def score_of(path: Path) -> float:
+    """Return the monitored value in a name, `step=<n>-<monitor>=<value>`; infinite, the worst, without one."""
     match = re.search(r"=(-?[\d.]+)$", path.name.partition("-")[2])
     return float(match.group(1)) if match else float("inf")
 

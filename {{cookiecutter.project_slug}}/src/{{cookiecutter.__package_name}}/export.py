@@ -1,0 +1,107 @@
+"""A run's network for the world outside: its weights, what describes them, and plain PyTorch that loads both.
+
+Nobody needs Megatron, NeMo, Lightning or this package to use an export. Its `load.py` is `export_example.py`, which
+says once more in plain PyTorch what `model.py` says: a change of one is a change of the other.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from . import export_example, names
+from .data.item import INPUT_RANGE, INPUT_SHAPE
+from .errors import UserError
+from .files import write_whole_folder
+from .runtime.backend import prepared
+from .runtime.checkpoint import best_checkpoint, score_of, step_of
+from .settings import ParallelSettings, Settings
+from .training import make_module, make_trainer
+
+WEIGHTS_FILE, MODEL_FILE, EXAMPLE_FILE = "model.safetensors", "model.json", "load.py"
+
+
+def export_run(settings: Settings, output: Path | None = None) -> Path:
+    """Write the network of a run's best checkpoint: one process on the CPU does, whatever layout trained it.
+
+    model.safetensors holds every weight, whole, by its name in the network and in the dtype it was trained in;
+    model.json what rebuilds the network, and what goes in and comes out; load.py does so.
+
+    Args:
+        settings: the run.
+        output: folder of the three files, written whole or not at all; an older export is replaced. Default: in the
+            run.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: the run has no checkpoint or a damaged one, or the folder holds something else.
+    """
+    run = Path(settings.run_dir)
+    folder = output or run / names.EXPORT_FOLDER
+    _check_room(folder)
+    checkpoint = best_checkpoint(run / names.CHECKPOINTS_FOLDER)
+    with _network(settings, checkpoint) as network:
+        description = _describe(settings, checkpoint, network)
+        state = network.state_dict()
+    with write_whole_folder(folder.resolve()) as new:
+        weights = {name: weight for name, weight in state.items() if not name.endswith("_extra_state")}  # Megatron's
+        (new / WEIGHTS_FILE).write_bytes(save(weights, {"format": "pt"}))  # save_file leaves it to the owner only
+        (new / MODEL_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        shutil.copyfile(export_example.__file__, new / EXAMPLE_FILE)
+    return folder
+
+
+def _check_room(folder: Path) -> None:
+    """Raise a UserError unless the folder can be written: it is new, empty, or an older export."""
+    if folder.resolve() == Path.cwd():
+        raise UserError(f"--output {folder} is where you are, and would be replaced: name another folder")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output {folder} is a file: name a folder")
+    ours = {WEIGHTS_FILE, MODEL_FILE, EXAMPLE_FILE, "__pycache__"}
+    others = sorted({path.name for path in folder.iterdir()} - ours) if folder.exists() else []
+    if others:
+        raise UserError(f"--output {folder} holds {others[0]}, which is of no export: name a new or an empty folder")
+
+
+@contextmanager
+def _network(settings: Settings, checkpoint: Path) -> Iterator[nn.Module]:
+    """Build the whole network in this process, in evaluation mode, with the weights of a checkpoint."""
+    alone = replace(settings, accelerator="cpu", parallel=ParallelSettings(), new_heads=())
+    with prepared(alone.accelerator, alone.parallel.devices) as accelerator:
+        module = make_module(alone, start_weights=checkpoint)
+        strategy = make_trainer(alone, accelerator).strategy
+        strategy.connect(module)  # gives the config its dtype
+        strategy.setup_environment()
+        module.configure_model()
+        yield module.module.eval()
+
+
+def _describe(settings: Settings, checkpoint: Path, network: nn.Module) -> dict[str, Any]:
+    """Return what MODEL_FILE holds."""
+    with torch.no_grad():
+        outputs = network({"data": torch.zeros(1, *INPUT_SHAPE)})
+    score = score_of(checkpoint)
+    packages = ("torch", "safetensors", "megatron-core", "nemo-toolkit")
+    return {
+        "network": settings.network,
+        "sizes": asdict(settings.model),
+        "input": {"shape": INPUT_SHAPE, "dtype": "float32", "range": INPUT_RANGE},
+        "outputs": {name: list(value.shape[1:]) for name, value in outputs.items()},
+        "dtype": str(next(network.parameters()).dtype).removeprefix("torch."),
+        "step": step_of(checkpoint),
+        names.VAL_LOSS: score if math.isfinite(score) else None,
+        "versions": {package: version(package) for package in packages},
+    }
