@@ -242,6 +242,7 @@ def test_a_crash_leaves_the_old_export_whole(own, pretrained, monkeypatch):
         ("full/mine.txt", "mine.txt is a file: name a folder"),
         (".", "is where you are, and would be replaced: name another folder"),
     ],
+    ids=["folder", "file", "here"],
 )
 def test_what_is_somebody_elses_is_not_overwritten(output, answer, tmp_path, monkeypatch):
     (tmp_path / "full").mkdir()

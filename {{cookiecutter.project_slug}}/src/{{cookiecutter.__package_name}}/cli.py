@@ -131,13 +131,11 @@ def report(argv: list[str]) -> int:
 def export(argv: list[str]) -> int:
     """Write the network of a run for plain PyTorch, as safetensors: --from RUN [--output DIR]."""
     parser = argparse.ArgumentParser(prog=f"{PROG} export", description=_first_line(export))
-    parser.add_argument("--from", dest="run", type=Path, metavar="RUN", help="folder of the run")
+    parser.add_argument("--from", dest="run", metavar="RUN", help="folder of the run")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write; default: RUN/export")
     given = parser.parse_args(argv)
-    if given.run is None:
-        raise UserError("export needs --from RUN, the folder of a trained run")
-    settings = replace(load_settings(given.run), run_dir=str(given.run))
-    noise.quiet()
+    settings = _settings_of_run("export", ["--from", given.run] if given.run else [])
+    _quiet_unless(settings.verbose)
     from .export import export_run
 
     _say(f"wrote {export_run(settings, given.output)}")
