@@ -36,7 +36,7 @@ class MnistItem(TypedDict):
     Every batch is held against the dtypes and shapes of an item that are written here (`datamodule.checked`).
     """
 
-    data: Annotated["Tensor", "float32", (1, IMAGE_SIDE, IMAGE_SIDE)]
+    data: Annotated["Tensor", "float32", INPUT_SHAPE]
     """From 0 (paper) to 1 (ink), the scale of torchvision's ToTensor."""
 
     label: Annotated["Tensor", "int64", ()]
