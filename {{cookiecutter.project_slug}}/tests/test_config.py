@@ -176,4 +176,4 @@ def test_a_checkpoint_of_another_network_is_refused(refused, run_dir, pretrained
     assert "image_decoder.rows.weight is missing" in answer
     assert "trunk" not in answer
     answer = refused("predict", "--from", pretrained.folder)
-    assert "classifies nothing" in answer
+    assert "predicts nothing for an item" in answer

@@ -150,8 +150,8 @@ def _check_output(stage: PipelineStage, arguments: tuple[Any, ...], output: Any)
     if stage.post_process:
         if not isinstance(output, dict) or any(value.shape[:1] != (size,) for value in output.values()):
             shapes = {name: tuple(value.shape) for name, value in output.items()} if isinstance(output, dict) else None
-            found = shapes or type(output).__name__
-            raise UserError(f"model.py: the last stage gives {found}, not a dict with a row for each of {size} items")
+            given = shapes or type(output).__name__
+            raise UserError(f"model.py: the last stage gives {given}, not a dict with a row for each of {size} items")
         return
     length = SEQUENCE_LENGTH // (config.tensor_model_parallel_size if config.sequence_parallel else 1)
     expected, found = (length, size, config.hidden_size), tuple(getattr(output, "shape", ()))

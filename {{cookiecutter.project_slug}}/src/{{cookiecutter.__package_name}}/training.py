@@ -100,8 +100,8 @@ def evaluate(settings: Settings) -> dict[str, Any]:
         result[names.NUM_ITEMS] = len(data.test)
         outputs = gather_outputs(trainer, module, data)
         if trainer.is_global_zero:
-            outputs[names.IMAGE] = data.test_pictures()
-            outputs = {name: array for name, array in outputs.items() if array is not None}
+            if (drawn := data.test_pictures()) is not None:
+                outputs[names.IMAGE] = drawn
             with write_whole(run / names.OUTPUTS_FILE, "wb") as file:
                 np.savez_compressed(file, **outputs)
             with write_whole(run / names.EVALUATION_FILE) as file:
