@@ -114,14 +114,14 @@ def walked(default_project: BakedProject, environment, tmp_path_factory) -> Path
     environment["PYTHONPATH"] = str(project / "src")
     for block in blocks((project / PAGE).read_text(encoding="utf-8")):
         if block.language == "bash":
-            run_ok("bash", "-euo", "pipefail", "-c", block.text, cwd=project, timeout=280, env=environment)
+            run_ok("bash", "-euo", "pipefail", "-c", block.text, cwd=project, timeout=600, env=environment)
         else:
             apply(block, project)
     return project
 
 
 slow = pytest.mark.slow
-long = pytest.mark.timeout(900)  # the first test waits for the walk
+long = pytest.mark.timeout(1500)  # the first test waits for the walk, which takes minutes
 
 
 @slow
@@ -171,7 +171,7 @@ def test_the_network_trains_the_same_however_it_is_split(walked: Path):
 @long
 def test_slow_tests_of_the_project_hold_unchanged(walked: Path, environment):
     command = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *SOME_SLOW_TESTS)
-    output = run_ok(*command, cwd=walked, timeout=280, env=environment)
+    output = run_ok(*command, cwd=walked, timeout=600, env=environment)
     assert f"{len(SOME_SLOW_TESTS)} passed" in output
 
 

@@ -95,7 +95,7 @@ def test_an_unknown_command_is_answered_with_the_nearest(refused):
 )
 def test_a_wrong_setting_is_one_line(words, answer, refused, run_dir):
     if answer is None:  # the hidden size is the only one of the three sizes that 3 does not divide
-        words = [*words, "--model.ffn_hidden_size", "129", "--model.latent_size", "33"]
+        words = [*words, "--model.hidden_size", "64", "--model.ffn_hidden_size", "129", "--model.latent_size", "33"]
         answer = "--parallel.tensor 3 does not divide --model.hidden_size 64"
     assert answer in refused("pretrain", *run_dir, *words)
 

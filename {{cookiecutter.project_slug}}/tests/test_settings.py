@@ -194,7 +194,7 @@ def test_settings_that_cannot_be_read_are_one_line_with_file_and_reason(tmp_path
 @pytest.mark.parametrize(
     ("flag", "other"),
     [
-        ("--model.hidden_size 64, not 32", {"model": ModelSettings(hidden_size=32)}),
+        (r"--model\.hidden_size \d+, not 1, and keeps", {"model": ModelSettings(hidden_size=1)}),
         (f"--network {Settings().network}, not another", {"network": "another"}),
         ("--seed 1234, not 7", {"seed": 7}),
         ("--training.lr 0.002, not 0.5", {"training": TrainingSettings(lr=0.5)}),
