@@ -44,7 +44,7 @@ ossaudiodev pipes smtpd sndhdr spwd sunau telnetlib uu xdrlib
 DEPENDENCY_NAMES = """
 absl absl_py accelerate accelerate_config accelerate_estimate_memory accelerate_launch accelerate_merge_weights
 aiofiles aiohappyeyeballs aiohttp aiosignal annotated_types antlr4 antlr4_python3_runtime anyio ast_serialize
-async_timeout attr attrs backend_test_tools bionemo bionemo_core boto3 botocore braceexpand build certifi cffi
+async_timeout attr attrs backend_test_tools bin bionemo bionemo_core boto3 botocore braceexpand build certifi cffi
 cffi_gen_src charset_normalizer check_model check_node click cloudpickle contourpy copying coreweave_evaluations
 cryptography cuda cuda_bindings cuda_pathfinder cuda_toolkit cwevals cycler dateutil distro distutils_precedence
 dmypy dns dnspython docker docstring_parser download_bionemo_data email_validator examples exceptiongroup f2py

@@ -140,7 +140,7 @@ def test_a_good_run_prints_the_next_steps_and_nothing_else(baker: Baker, tmp_pat
     expected = f"""
 MNIST Megatron is ready. Next:
 
-    cd {tmp_path / "mnist-megatron"}
+    cd {shlex.quote(str(tmp_path / "mnist-megatron"))}
     make setup    # the environment in .venv: a few minutes, about 6 GB
     make train    # pretrain, finetune, evaluate, predict: a few minutes, ends with a report to look at
 

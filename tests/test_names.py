@@ -24,7 +24,7 @@ def names_of(distribution: importlib.metadata.Distribution) -> set[str]:
     for path in distribution.files or ():
         if path.parts[0] == "..":
             names |= {path.name} if path.parts[-2] == "bin" and "." not in path.name else set()
-        elif not path.parts[0].endswith(".dist-info"):
+        elif not path.parts[0].endswith(".dist-info") and (len(path.parts) > 1 or path.suffix in (".py", ".so")):
             names.add(path.parts[0].split(".")[0])
     return names
 
