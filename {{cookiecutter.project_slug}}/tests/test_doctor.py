@@ -8,6 +8,10 @@ import pytest
 from {{cookiecutter.__package_name}} import doctor
 from {{cookiecutter.__package_name}}.cli import PROG, main
 
+pytestmark = pytest.mark.skipif(
+    not list(metadata.Distribution.discover(name=PROG)), reason="this project is run from its sources, not installed"
+)
+
 
 @pytest.fixture
 def installed(monkeypatch):

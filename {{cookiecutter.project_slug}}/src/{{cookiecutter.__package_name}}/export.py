@@ -92,7 +92,7 @@ def _network(settings: Settings, checkpoint: Path) -> Iterator[nn.Module]:
 def _describe(settings: Settings, checkpoint: Path, network: nn.Module) -> dict[str, Any]:
     """Return what MODEL_FILE holds."""
     with torch.no_grad():
-        outputs = network({"data": torch.zeros(1, *INPUT_SHAPE)})
+        outputs = network({"data": torch.zeros(1, *INPUT_SHAPE), "idx": torch.zeros(1, dtype=torch.int64)})
     score = score_of(checkpoint)
     packages = ("torch", "safetensors", "megatron-core", "nemo-toolkit")
     return {
