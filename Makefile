@@ -35,7 +35,7 @@ bench: setup ## how fast the default project trains, beside plain PyTorch and Li
 	"$(BIN)/python" -m cookiecutter . --no-input --default-config --output-dir build/bench
 	"$(BIN)/python" benchmarks/bench.py build/bench/mnist-megatron $(ARGS)
 
-check: lint ## lint, bake, names, hooks: under two minutes
+check: lint ## lint, bake, input, options: about two minutes
 	"$(BIN)/python" -m pytest -m "not slow"
 
 test: lint ## everything: also trains from the wheel and runs the generated project's own tests

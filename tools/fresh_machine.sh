@@ -12,7 +12,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 python=$(command -v "${PYTHON:-/usr/bin/python3}")
-targets=("${@:-demo}")
+targets=("$@")
 [ $# -gt 0 ] || targets=(demo check)
 folder=$(mktemp -d "${TMPDIR:-/tmp}/fresh machine.XXXXXX")
 mkdir "$folder/home" "$folder/bin" "$folder/a template"
