@@ -8,10 +8,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 from .errors import UserError
 from .names import LAYOUTS_FILE
@@ -102,7 +102,9 @@ def evaluate(argv: list[str]) -> int:
     """Score a run on the whole test set: --from RUN."""
     settings = _settings_of_run("evaluate", argv)
     _quiet_unless(settings.verbose)
-    result = _training().evaluate(settings)
+    with _explained():
+        from . import training
+    result = training.evaluate(settings)
     _say("  ".join(f"{name} {value:.4f}" for name, value in result.items() if isinstance(value, float)))
     _say(f"over {result['num_items']:,} test items; written to {settings.run_dir}")
     _say(f"Next: {PROG} report {settings.run_dir}")
@@ -113,7 +115,9 @@ def predict(argv: list[str]) -> int:
     """Predict the whole test set into predictions.csv: --from RUN."""
     settings = _settings_of_run("predict", argv)
     _quiet_unless(settings.verbose)
-    _say(f"wrote {_training().predict(settings)}")
+    with _explained():
+        from . import training
+    _say(f"wrote {training.predict(settings)}")
     return 0
 
 
@@ -136,8 +140,8 @@ def export(argv: list[str]) -> int:
     given = parser.parse_args(argv)
     settings = _settings_of_run("export", ["--from", given.run] if given.run else [])
     _quiet_unless(settings.verbose)
-    from .export import export_run
-
+    with _explained():
+        from .export import export_run
     _say(f"wrote {export_run(settings, given.output)}")
     return 0
 
@@ -155,8 +159,8 @@ def layouts(argv: list[str]) -> int:
         raise UserError("layouts needs at least one of --parallel.devices, and starts every run anew: no --resume")
     _checked(replace(settings, parallel=ParallelSettings()))  # the first layout: one process
     _quiet_unless(settings.verbose)
-    from .proof.layouts import prove
-
+    with _explained():
+        from .proof.layouts import prove
     result = prove(settings)
     largest = {name: result[f"max_{name}_diff"] for name in ("loss", "grad_norm", "weight")}
     figures = ", ".join(f"{name} {'unknown' if value is None else f'{value:.1e}'}" for name, value in largest.items())
@@ -189,7 +193,9 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 def _train(command: str, argv: list[str], defaults: Settings) -> int:
     settings = _checked(_parse(command, argv, defaults))
     _quiet_unless(settings.verbose)
-    result = _training().train(settings)
+    with _explained():
+        from . import training
+    result = training.train(settings)
     if result.has_stopped:
         _say(f"stopped after step {result.steps} of {settings.training.max_steps}; go on with --resume true")
         return STOPPED if _is_first_rank() else 0  # another code would make Lightning kill the first rank
@@ -199,14 +205,15 @@ def _train(command: str, argv: list[str], defaults: Settings) -> int:
     return 0
 
 
-def _training() -> ModuleType:
-    """Import what trains; say which versions do not fit if that fails.
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Say which versions do not fit if an import fails.
 
     Raises:
         UserError: it fails, and there are versions that do not fit.
     """
     try:
-        from . import training
+        yield
     except (ImportError, AttributeError) as error:
         from .doctor import misfits
 
@@ -215,7 +222,6 @@ def _training() -> ModuleType:
         if not problems:
             raise
         raise UserError(f"that may be why an import failed: {error}") from error
-    return training
 
 
 def _parse(command: str, argv: list[str], defaults: Settings) -> Settings:
