@@ -75,6 +75,7 @@ src/<package>/runtime/placeholders.py
 src/<package>/runtime/rng.py
 src/<package>/runtime/seal.py
 src/<package>/runtime/strategy.py
+src/<package>/runtime/weak_hooks.py
 src/<package>/runtime/writer.py
 src/<package>/settings.py
 src/<package>/stopping.py

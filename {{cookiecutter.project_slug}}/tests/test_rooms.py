@@ -42,6 +42,7 @@ MAY_IMPORT = {
     "runtime.writer": set(),
     "runtime.clipping": set(),
     "runtime.lone_rank": set(),
+    "runtime.weak_hooks": set(),
     "runtime.cuda_graph": {"errors"},
     "runtime.backend": {
         "errors",
@@ -51,6 +52,7 @@ MAY_IMPORT = {
         "runtime.fused_adam",
         "runtime.lone_rank",
         "runtime.orphans",
+        "runtime.weak_hooks",
         "runtime.writer",
     },
     "runtime.seal": {"files"},

@@ -6,6 +6,7 @@ Those that train are slow tests; the libraries' warnings are let through, since 
 
 import contextlib
 import csv
+import gc
 import importlib.util
 import inspect
 import json
@@ -30,7 +31,7 @@ from conftest import ENVIRONMENT
 import {{cookiecutter.__package_name}} as package
 from {{cookiecutter.__package_name}}.names import CHECKPOINTS_FOLDER, METRICS_FILE
 from {{cookiecutter.__package_name}}.run_settings import load_settings
-from {{cookiecutter.__package_name}}.runtime import backend, cpu, fused_adam, lone_rank, orphans, placeholders
+from {{cookiecutter.__package_name}}.runtime import backend, cpu, fused_adam, lone_rank, orphans, placeholders, weak_hooks
 from {{cookiecutter.__package_name}}.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -435,6 +436,24 @@ def test_canary_graphs_outlive_a_run() -> None:
 
     if "cuda_graph" not in vars(FullCudaGraphWrapper) or "static_buffers" not in vars(StaticBufferLoader):
         mended("cuda_graph.forget")
+
+
+@slow
+def test_canary_hooks_own_the_network(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    from megatron.core.distributed import DistributedDataParallel as Network
+
+    def left_by_a_run() -> int:
+        gc.collect()
+        before = sum(isinstance(thing, Network) for thing in gc.get_objects())
+        runs()
+        gc.collect()
+        return sum(isinstance(thing, Network) for thing in gc.get_objects()) - before
+
+    assert left_by_a_run() == 0
+    monkeypatch.setattr(Network, "_make_backward_post_hook", Network._make_backward_post_hook.strong)
+    monkeypatch.setattr(weak_hooks, "use_weak_hooks", lambda: None)
+    if left_by_a_run() == 0:
+        mended("weak_hooks.py")
 
 
 @pytest.mark.parametrize("start_method", ["spawn", "fork"])

@@ -11,7 +11,7 @@ import torch
 from nemo.lightning.callback_group import CallbackGroup
 
 from ..errors import UserError
-from . import clipping, cpu, cuda_graph, fused_adam, lone_rank, orphans, writer
+from . import clipping, cpu, cuda_graph, fused_adam, lone_rank, orphans, weak_hooks, writer
 
 
 @contextmanager
@@ -38,6 +38,7 @@ def prepared(accelerator: Literal["auto", "cpu", "gpu"], devices: int) -> Iterat
     clipping.use_few_kernels()
     lone_rank.skip_collectives_with_oneself()
     writer.write_in_this_process()
+    weak_hooks.use_weak_hooks()
     try:
         yield chosen
     finally:
