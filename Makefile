@@ -8,6 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP ?= $(BIN)/python -m pip
+PYTEST := "$(BIN)/python" -m pytest -n 2 --dist loadgroup
 STAMP := $(VENV)/.template-installed
 export VIRTUAL_ENV := $(VENV)# where uv installs
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -36,10 +37,10 @@ bench: setup ## how fast the default project trains, beside plain PyTorch and Li
 	"$(BIN)/python" benchmarks/bench.py build/bench/mnist-megatron $(ARGS)
 
 check: lint ## lint, bake, input, options: about two minutes
-	"$(BIN)/python" -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test: lint ## everything: also trains from the wheel and runs the generated project's own tests
-	"$(BIN)/python" -m pytest
+	$(PYTEST)
 
 lint: setup ## ruff on the template's own Python (the generated project is linted by the tests)
 	"$(BIN)/ruff" check benchmarks hooks tests tools

@@ -31,7 +31,15 @@ from conftest import ENVIRONMENT
 import {{cookiecutter.__package_name}} as package
 from {{cookiecutter.__package_name}}.names import CHECKPOINTS_FOLDER, METRICS_FILE
 from {{cookiecutter.__package_name}}.run_settings import load_settings
-from {{cookiecutter.__package_name}}.runtime import backend, cpu, fused_adam, lone_rank, orphans, placeholders, weak_hooks
+from {{cookiecutter.__package_name}}.runtime import (
+    backend,
+    cpu,
+    fused_adam,
+    lone_rank,
+    orphans,
+    placeholders,
+    weak_hooks,
+)
 from {{cookiecutter.__package_name}}.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore")
