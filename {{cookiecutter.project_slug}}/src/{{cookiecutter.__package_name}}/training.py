@@ -65,7 +65,7 @@ def train(settings: Settings) -> TrainingResult:
     run = Path(settings.run_dir)
     checkpoint = _checkpoint_to_resume(settings)
     start = best_checkpoint(Path(settings.from_run) / names.CHECKPOINTS_FOLDER) if settings.from_run else None
-    with prepared(settings.accelerator, settings.parallel.devices) as accelerator:
+    with prepared(settings.accelerator, settings.parallel.devices, settings.parallel.num_nodes) as accelerator:
         module = make_module(settings, start_weights=start if checkpoint is None else None)
         recorder, stop = RunRecorder(run, settings), StopOnSignal()
         trainer = make_trainer(
@@ -269,7 +269,7 @@ def _as_arrays(outputs: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
 def _with_best_weights(settings: Settings) -> Iterator[tuple[nl.Trainer, NetworkModule, MNISTDataModule]]:
     """Make what evaluation and prediction run with: the run's best checkpoint, in the layout of `settings`."""
     best = best_checkpoint(Path(settings.run_dir) / names.CHECKPOINTS_FOLDER)
-    with prepared(settings.accelerator, settings.parallel.devices) as accelerator:
+    with prepared(settings.accelerator, settings.parallel.devices, settings.parallel.num_nodes) as accelerator:
         module = make_module(replace(settings, new_heads=()), start_weights=best)
         yield make_trainer(settings, accelerator), module, make_data(settings)
 

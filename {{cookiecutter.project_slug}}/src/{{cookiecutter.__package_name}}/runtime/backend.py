@@ -15,20 +15,28 @@ from . import clipping, cpu, cuda_graph, fused_adam, lone_rank, orphans, weak_ho
 
 
 @contextmanager
-def prepared(accelerator: Literal["auto", "cpu", "gpu"], devices: int) -> Iterator[Literal["cpu", "gpu"]]:
+def prepared(
+    accelerator: Literal["auto", "cpu", "gpu"], devices: int, num_nodes: int = 1
+) -> Iterator[Literal["cpu", "gpu"]]:
     """Make this process ready to train or predict, and leave it ready for another run.
 
     Args:
         accelerator: "auto", "cpu" or "gpu".
         devices: processes on this machine.
+        num_nodes: machines.
 
     Yields:
         "cpu" or "gpu".
 
     Raises:
-        UserError: more GPUs are asked for than there are.
+        UserError: more GPUs are asked for than there are, or nobody has started the other machines.
     """
     chosen = choose(accelerator, devices)
+    if num_nodes > 1 and not any(name in os.environ for name in ("NODE_RANK", "GROUP_RANK", "SLURM_NTASKS")):
+        raise UserError(
+            f"--parallel.num_nodes {num_nodes}: nothing says which of them this machine is, and it would wait for the "
+            "others for ever; start the command on each with torchrun or srun, or use 1"
+        )
     if os.environ.get("LOCAL_RANK", "0") != "0":  # a rank that another process started
         orphans.die_with_the_parent()
     if chosen == "cpu":
