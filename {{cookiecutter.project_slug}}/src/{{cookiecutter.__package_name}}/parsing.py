@@ -40,9 +40,9 @@ def parse(argv: list[str], defaults: Settings, prog: str, description: str) -> S
     for name, value in values.items():
         if isinstance(value, dict) and not isinstance(parsed[name], jsonargparse.Namespace):
             raise UserError(f"--{name} is a group of settings, and cannot be {parsed[name]}")
-    parsed = parser.instantiate(parsed).as_dict()
-    parsed.pop("config")
-    return Settings(**{**parsed, "new_heads": tuple(parsed["new_heads"])})
+    chosen = parser.instantiate(parsed).as_dict()
+    chosen.pop("config")
+    return Settings(**{**chosen, "new_heads": tuple(chosen["new_heads"])})
 
 
 def _plain(message: str, options: list[str]) -> str:
