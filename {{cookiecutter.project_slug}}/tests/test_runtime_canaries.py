@@ -654,6 +654,16 @@ def test_canary_run_is_remembered(runs: Runs, monkeypatch: pytest.MonkeyPatch) -
     assert not parallel_state.model_parallel_is_initialized() and not torch.distributed.is_initialized()
 
 
+@slow
+def test_canary_megatron_collects_garbage_in_each_save(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen: list[int] = []
+    monkeypatch.setattr(gc, "collect", lambda *_: frozen.append(gc.get_freeze_count()))
+    runs()
+    if not frozen:
+        mended("gc.freeze and gc.unfreeze in backend.prepared")
+    assert min(frozen) > 100_000 and gc.get_freeze_count() == 0
+
+
 # A process that starts another one, as Lightning starts a rank, and is then killed.
 PARENT = """
 import os, sys, time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,9 +48,11 @@ def prepared(
     lone_rank.skip_collectives_with_oneself()
     writer.write_in_this_process()
     weak_hooks.use_weak_hooks()
+    gc.freeze()  # what has been imported is no garbage: Megatron looks for some in every save
     try:
         yield chosen
     finally:
+        gc.unfreeze()
         _forget_the_run()
 
 
