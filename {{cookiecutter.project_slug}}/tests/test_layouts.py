@@ -146,7 +146,7 @@ def test_every_layout_scores_and_predicts_every_item_once_in_order(name, finetun
         answers[folder] = run_ranks(training.evaluate, settings, **ranks)
         run_ranks(training.predict, settings, **ranks)
     [[alone], together] = answers.values()
-    assert all(scores == pytest.approx(alone, abs=1e-6) for scores in together)  # on every rank
+    assert together == [pytest.approx(alone, rel=1e-6, abs=1e-6)] * len(together)  # on every rank
     files = [folder / names.PREDICTIONS_FILE for folder in answers]
     [expected, predicted] = [np.loadtxt(file, delimiter=",", skiprows=1) for file in files]
     assert np.array_equal(predicted[:, 0], np.arange(alone[names.NUM_ITEMS]))
