@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import InstalledProject, run_ok
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("training")]
+pytestmark = pytest.mark.slow
 STEPS = ("--training.max_steps", "60", "--training.warmup_steps", "5", "--training.val_check_interval", "60")
 
 

@@ -16,7 +16,7 @@ import pytest
 from conftest import PROJECT_FOLDER, TEMPLATE, BakedProject, Baker, Result, run
 from test_input import ACCEPTED
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("update")]  # git, cruft and a dozen bakes
+pytestmark = pytest.mark.slow  # git, cruft and a dozen bakes
 
 PACKAGE_FOLDER = "src/{{cookiecutter.__package_name}}"
 URL = "https://github.com/org/megatron-model-template"

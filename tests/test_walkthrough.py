@@ -120,7 +120,6 @@ def walked(default_project: BakedProject, environment, tmp_path_factory) -> Path
     return project
 
 
-pytestmark = pytest.mark.xdist_group("walk-through")  # all look at one walk
 slow = pytest.mark.slow
 long = pytest.mark.timeout(1500)  # the first test waits for the walk, which takes minutes
 
