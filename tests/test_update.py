@@ -55,7 +55,7 @@ def edit(project: Path, package: str) -> None:
     """What a user does: changes the network and the README, writes a file, deletes a test."""
     append(project / "src" / package / "model.py", '\n\ndef mine() -> None:\n    """Mine."""\n')
     change(project / "README.md", "## Work on it\n", "## Ours\n\nOur words.\n\n## Work on it\n")
-    change(project / "pyproject.toml", '"pyyaml>=6,<7",', '"einops>=0.8,<1",\n    "pyyaml>=6,<7",')
+    change(project / "pyproject.toml", '    "pyyaml>=', '    "einops>=0.8,<1",\n    "pyyaml>=')
     (project / "src" / package / "ours.py").write_text('"""Ours."""\n')
     (project / "tests" / "test_report.py").unlink()
 
