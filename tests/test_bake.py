@@ -53,6 +53,7 @@ src/<package>/module.py
 src/<package>/names.py
 src/<package>/parsing.py
 src/<package>/proof/__init__.py
+src/<package>/proof/differences.py
 src/<package>/proof/layouts.py
 src/<package>/proof/preload.py
 src/<package>/proof/ranks.py

@@ -14,7 +14,7 @@ from conftest import ENVIRONMENT, PACKAGE, TINY, change
 from packaging.requirements import Requirement
 from safetensors.torch import load_file, save_file
 
-from {{cookiecutter.__package_name}} import cli, export, names
+from {{cookiecutter.__package_name}} import cli, export, export_example, names
 from {{cookiecutter.__package_name}}.config import NETWORKS
 from {{cookiecutter.__package_name}}.data.dataset import EmbeddedMNIST
 from {{cookiecutter.__package_name}}.errors import UserError
@@ -126,7 +126,7 @@ def exported(settings, tmp_path_factory) -> Path:
 def stage(settings, exported, megatron):
     """Build the project's own network with the run's best weights, in one process."""
     best = best_checkpoint(Path(settings.run_dir) / names.CHECKPOINTS_FOLDER)
-    config = make_module(change(settings, new_heads=()), start_weights=best).config
+    config = make_module(settings, best, same_network=True).config
     config.params_dtype = DTYPES[settings.training.precision]
     return config.configure_model().eval()
 
@@ -195,6 +195,16 @@ def test_an_example_that_is_another_network_would_be_noticed(own, outside, digit
     example.write_text(example.read_text().replace("nn.GELU()", "nn.SiLU()"))
     wrong = compute(outside, own, digits["data"])
     assert (right["latent"] - wrong["latent"]).abs().max() > 100 * TOLERANCE["fp32"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("other", [torch.nn.SiLU, None])
+def test_an_example_that_is_another_network_is_left_out_in_words(other, own, pretrained, monkeypatch, capsys):
+    monkeypatch.setattr(export_example.nn, "GELU", other)
+    export_run(pretrained.settings, own)
+    assert {path.name for path in own.iterdir()} == FILES - {EXAMPLE_FILE}
+    problem = "its latent differs by" if other else "TypeError: "
+    assert f"no load.py: export_example.py is not the network of model.py ({problem}" in capsys.readouterr().err
 
 
 @pytest.mark.slow

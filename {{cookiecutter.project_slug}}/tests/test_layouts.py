@@ -14,7 +14,8 @@ import torch
 from conftest import TINY, change, read_rows
 
 from {{cookiecutter.__package_name}} import cli, names, training
-from {{cookiecutter.__package_name}}.proof import layouts
+from {{cookiecutter.__package_name}}.proof import differences, layouts
+from {{cookiecutter.__package_name}}.proof.differences import BOUNDS, Differences, compare
 from {{cookiecutter.__package_name}}.proof.layouts import Layout
 from {{cookiecutter.__package_name}}.proof.ranks import RanksFailed, run_ranks
 from {{cookiecutter.__package_name}}.run_settings import save_settings
@@ -77,19 +78,19 @@ def reference_bf16(tmp_path_factory):
 def test_every_layout_trains_to_the_figures_and_weights_of_one_process(name, reference, tmp_path):
     run = train(layout(name), tmp_path / "run")
     check_rows(read_rows(run), read_rows(reference))
-    found = layouts.compare(run, reference)
-    assert found.within(layouts.BOUNDS["fp32"]), found
+    found = compare(run, reference)
+    assert found.within(BOUNDS["fp32"]), found
 
 
 @pytest.mark.parametrize("name", ["sequence 2", "pipeline 2"])
 def test_layouts_agree_in_bf16_too(name, reference_bf16, tmp_path):
-    found = layouts.compare(train(layout(name), tmp_path / "run", training={"precision": "bf16"}), reference_bf16)
-    assert found.within(layouts.BOUNDS["bf16"]), found
+    found = compare(train(layout(name), tmp_path / "run", training={"precision": "bf16"}), reference_bf16)
+    assert found.within(BOUNDS["bf16"]), found
 
 
 def test_bf16_is_not_fp32(reference, reference_bf16):
-    found = layouts.compare(reference_bf16, reference)
-    assert not found.within(layouts.BOUNDS["fp32"], times=100)
+    found = compare(reference_bf16, reference)
+    assert not found.within(BOUNDS["fp32"], times=100)
 
 
 @pytest.mark.parametrize(
@@ -104,8 +105,8 @@ def test_bf16_is_not_fp32(reference, reference_bf16):
     ],
 )
 def test_what_breaks_a_layout_is_noticed(broken, name, reference, tmp_path):
-    found = layouts.compare(train(layout(name), tmp_path / "run", broken), reference)
-    assert not found.within(layouts.BOUNDS["fp32"], times=10), f"{broken} in {name} changes nothing: {found}"
+    found = compare(train(layout(name), tmp_path / "run", broken), reference)
+    assert not found.within(BOUNDS["fp32"], times=10), f"{broken} in {name} changes nothing: {found}"
 
 
 def test_precision_that_is_silently_fp32_is_noticed(reference, tmp_path):
@@ -126,13 +127,13 @@ def finetuned_alone(reference, tmp_path_factory):
 @pytest.mark.parametrize("name", ["sequence 2", "pipeline 2", "pipeline 2 x 2"])
 def test_every_layout_finetunes_from_the_weights_that_another_saved(name, reference, finetuned_alone, tmp_path):
     run = train(layout(name), tmp_path / "run", from_run=str(reference), **FINETUNE)
-    found = layouts.compare(run, finetuned_alone)
-    assert found.within(layouts.BOUNDS["fp32"]), found
+    found = compare(run, finetuned_alone)
+    assert found.within(BOUNDS["fp32"]), found
 
 
 def test_finetuning_that_starts_from_random_weights_is_noticed(finetuned_alone, tmp_path):
     run = train(REFERENCE, tmp_path / "run", **(FINETUNE | {"new_heads": ()}))
-    assert not layouts.compare(run, finetuned_alone).within(layouts.BOUNDS["fp32"], times=100)
+    assert not compare(run, finetuned_alone).within(BOUNDS["fp32"], times=100)
 
 
 @pytest.mark.parametrize("name", ["data 3", "sequence 2", "pipeline 2"])
@@ -212,6 +213,8 @@ def test_the_command_prints_a_table_and_writes_the_same(tmp_path, monkeypatch, c
     written = json.loads((tmp_path / names.LAYOUTS_FILE).read_text())
     assert list(written["left_out"]) == ["pipeline 2", "pipeline 2 x 2 virtual"]
     assert "left out: pipeline 2: --parallel.pipeline 2 does not divide --model.num_layers 3" in out
+    assert written["not_tried"] == ["pipeline", "virtual pipeline"]
+    assert "NOT tried, and so not proved: pipeline, virtual pipeline parallel" in out
     rows = [line for line in out.splitlines() if line.startswith(("one process", "tensor"))]
     assert [row["layout"] for row in written["layouts"]] == [row[:42].strip() for row in rows]
     assert len(rows) == 3
@@ -230,7 +233,7 @@ def test_a_layout_that_differs_or_fails_is_not_passed_over(tmp_path, monkeypatch
         return 1.0
 
     monkeypatch.setattr(layouts, "train_in_ranks", trained)
-    monkeypatch.setattr(layouts, "compare", lambda run, first: layouts.Differences(0.0, 0.0, (run != first) * 2e-5))
+    monkeypatch.setattr(layouts, "compare", lambda run, first: Differences(0.0, 0.0, (run != first) * 2e-5))
     assert cli.main(["layouts", "--accelerator", "cpu"]) == 1
     out, err = capfd.readouterr()
     assert "rank 1 ended with exit code 1" in out
@@ -274,12 +277,12 @@ def test_what_the_command_would_not_follow_is_refused(words, tmp_path, monkeypat
 
 
 def test_what_cannot_be_compared_is_never_equal():
-    bounds = layouts.Differences(1.0, 1.0, 1.0)
-    assert not layouts.Differences(layouts._largest_difference([1.0], [1.0, 2.0]), 0.0, 0.0).within(bounds)
-    assert not layouts.Differences(0.0, layouts._largest_difference([math.nan], [1.0]), 0.0).within(bounds)
+    bounds = Differences(1.0, 1.0, 1.0)
+    assert not Differences(differences._largest_difference([1.0], [1.0, 2.0]), 0.0, 0.0).within(bounds)
+    assert not Differences(0.0, differences._largest_difference([math.nan], [1.0]), 0.0).within(bounds)
     weights = ({"a": torch.ones(1)}, {"b": torch.ones(1)})
-    assert not layouts.Differences(0.0, 0.0, layouts._largest_weight_difference(*weights)).within(bounds)
-    assert layouts._largest_difference([2.0, 1000.0], [2.0, 1001.0]) == pytest.approx(1 / 1001)
+    assert not Differences(0.0, 0.0, differences._largest_weight_difference(*weights)).within(bounds)
+    assert differences._largest_difference([2.0, 1000.0], [2.0, 1001.0]) == pytest.approx(1 / 1001)
 
 
 # --- ranks

@@ -146,14 +146,22 @@ def test_over_ranks_sums_and_counts_are_added_before_they_are_divided(reduction,
     assert {name: float(value) for name, value in reported.items()} == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("spoil", [torch.mean, torch.squeeze, lambda values: values.transpose(0, 1)])
-def test_a_loss_that_gives_no_value_for_each_item_is_the_users_to_mend(spoil):
-    class Mean(MSELossReduction):
+@pytest.mark.parametrize(
+    ("values", "gave"),
+    [
+        ((torch.ones(()), torch.ones(4)), r"\[\(\), \(4,\)\]"),  # a mean
+        ((torch.ones(4, 1), torch.ones(4)), r"\[\(4, 1\), \(4,\)\]"),
+        ((torch.ones(4),), r"\[\(4,\)\]"),
+        (torch.ones(2, 4), "Tensor"),
+    ],
+)
+def test_a_loss_that_gives_no_value_for_each_item_is_the_users_to_mend(values, gave):
+    class Wrong(ClassifierLossReduction):
         def per_item(self, output, batch):
-            return spoil(super().per_item(output, batch))
+            return values
 
-    with pytest.raises(UserError, match=r"losses.py: Mean.per_item gave \(.*\), not \(1, 4\): a row for each of"):
-        Mean().forward(*make_batch(4))
+    with pytest.raises(UserError, match=rf"losses.py: Wrong.per_item gave {gave}, not a tuple with .* of shape \(4,\)"):
+        Wrong().forward(*make_batch(4))
 
 
 def test_prediction_passes_every_item_through_in_order():

@@ -14,9 +14,9 @@ import pytest
 import torch
 from conftest import ENVIRONMENT, PACKAGE, TINY, change, read_rows
 
-from {{cookiecutter.__package_name}} import cli, names, training
+from {{cookiecutter.__package_name}} import cli, config, names, training
 from {{cookiecutter.__package_name}}.errors import UserError
-from {{cookiecutter.__package_name}}.proof import layouts
+from {{cookiecutter.__package_name}}.proof.differences import BOUNDS, compare
 from {{cookiecutter.__package_name}}.proof.ranks import RanksFailed, run_ranks
 from {{cookiecutter.__package_name}}.run_settings import save_settings
 from {{cookiecutter.__package_name}}.runtime.checkpoint import best_checkpoint, last_checkpoint
@@ -96,8 +96,8 @@ def test_a_run_resumed_in_another_layout_ends_as_the_whole_one_but_for_rounding(
     in_layout(in_ranks.stop, settings_of("one process", tmp_path / "run", WITHOUT_DROPOUT), 7)
     in_layout(in_ranks.stop, settings_of(name, tmp_path / "run", WITHOUT_DROPOUT), 12)
     in_layout(in_ranks.train, settings_of("one process", tmp_path / "run", WITHOUT_DROPOUT))
-    found = layouts.compare(tmp_path / "run", whole("one process", WITHOUT_DROPOUT))
-    assert found.within(layouts.BOUNDS["fp32"]), found
+    found = compare(tmp_path / "run", whole("one process", WITHOUT_DROPOUT))
+    assert found.within(BOUNDS["fp32"]), found
 
 
 def test_a_run_goes_on_with_another_global_batch_at_the_samples_that_come_next(stopped):
@@ -115,6 +115,19 @@ def test_a_run_whose_settings_are_lost_is_not_overwritten(stopped):
     (Path(stopped.run_dir) / names.SETTINGS_FILE).unlink()
     with pytest.raises(UserError, match=r"has checkpoints but no settings.yaml: restore it"):
         training.train(stopped)
+
+
+def test_a_network_that_was_changed_meanwhile_is_refused_before_anything_is_written(stopped, monkeypatch):
+    class Grown(config.Stage):
+        def __init__(self, *arguments, **named):
+            super().__init__(*arguments, **named)
+            self.extra = torch.nn.Parameter(torch.ones(3))
+
+    before = {path: path.read_bytes() for path in Path(stopped.run_dir).rglob("*") if path.is_file()}
+    monkeypatch.setattr(config, "Stage", Grown)
+    with pytest.raises(UserError, match=r"step=7.* \(extra is missing\). The network was another when it"):
+        training.train(stopped)
+    assert {path: path.read_bytes() for path in Path(stopped.run_dir).rglob("*") if path.is_file()} == before
 
 
 def test_another_layout_is_told_to_draw_new_random_numbers(tmp_path):

@@ -84,6 +84,7 @@ MAY_IMPORT = {
         "errors",
         "export_example",
         "files",
+        "logs",
         "names",
         "runtime.backend",
         "runtime.checkpoint",
@@ -93,13 +94,14 @@ MAY_IMPORT = {
     # what proves that layouts agree
     "proof.ranks": {"runtime.noise", "runtime.orphans"},
     "proof.preload": {"runtime.noise", "training"},
+    "proof.differences": {"names", "runtime.checkpoint"},
     "proof.layouts": {
         "errors",
         "files",
         "names",
+        "proof.differences",
         "proof.ranks",
         "runtime.backend",
-        "runtime.checkpoint",
         "settings",
         "training",
     },

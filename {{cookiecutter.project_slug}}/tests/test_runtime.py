@@ -448,7 +448,7 @@ def test_finders_without_a_checkpoint(tmp_path: Path) -> None:
     from {{cookiecutter.__package_name}}.runtime.checkpoint import best_checkpoint, last_checkpoint
 
     assert last_checkpoint(tmp_path / "absent") is None
-    with pytest.raises(UserError, match="holds no finished checkpoint: train the run first"):
+    with pytest.raises(UserError, match="holds no finished checkpoint of a validation"):
         best_checkpoint(tmp_path)
 
 

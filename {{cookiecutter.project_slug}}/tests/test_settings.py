@@ -118,6 +118,13 @@ def test_sequence_parallel_must_divide_the_sequence(length, is_wrong, monkeypatc
     assert Settings(parallel=dataclasses.replace(split, sequence=False)).problems() == []
 
 
+def test_a_size_that_is_not_split_need_not_be_divided(monkeypatch):
+    odd = Settings(parallel=ParallelSettings(devices=2, tensor=2), model=ModelSettings(latent_size=33))
+    assert len(odd.problems()) == 1
+    monkeypatch.setattr(ModelSettings, "NOT_SPLIT", ("num_layers", "latent_size"))
+    assert odd.problems() == []
+
+
 def test_no_steps_at_all_leave_no_room_for_the_warm_up_either():
     problems = Settings(training=TrainingSettings(max_steps=0, warmup_steps=0)).problems()
     assert problems[0] == "--training.max_steps 0 must be at least 1"
@@ -221,9 +228,9 @@ def field_lines():
     """Yield (flag, line under the field) for every setting."""
     classes = {node.name: node for node in ast.parse(inspect.getsource(room)).body if isinstance(node, ast.ClassDef)}
     for group, cls in {"": Settings, **GROUPS}.items():
-        body = classes[cls.__name__].body
+        body, names = classes[cls.__name__].body, {field.name for field in dataclasses.fields(cls)}
         for item, following in zip(body, [*body[1:], None], strict=True):
-            if isinstance(item, ast.AnnAssign):
+            if isinstance(item, ast.AnnAssign) and item.target.id in names:
                 is_line = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
                 flag = f"--{group}.{item.target.id}" if group else f"--{item.target.id}"
                 yield flag, following.value.value if is_line else None

@@ -165,6 +165,8 @@ def layouts(argv: list[str]) -> int:
     largest = {name: result[f"max_{name}_diff"] for name in ("loss", "grad_norm", "weight")}
     figures = ", ".join(f"{name} {'unknown' if value is None else f'{value:.1e}'}" for name, value in largest.items())
     _say(f"\n{len(result['layouts'])} layouts; largest differences: {figures}; wrote {LAYOUTS_FILE}")
+    if not_tried := result["not_tried"]:
+        _say(f"NOT tried, and so not proved: {', '.join(not_tried)} parallel; what was left out above says why")
     if not result["holds"]:
         _complain("layouts differ by more than rounding explains with the default settings of this command, see above")
     return 0 if result["holds"] else 1

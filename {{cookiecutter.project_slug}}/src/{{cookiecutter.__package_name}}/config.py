@@ -44,8 +44,9 @@ class NetworkConfig(TransformerConfig, io.IOMixin):
     start_weights_dir: str | None = None
     """Distributed checkpoint that `configure_model` loads the weights from; None starts from random weights."""
 
-    new_heads: tuple[str, ...] = ()
-    """Name prefixes of the only weights that the start checkpoint may lack, e.g. ("classifier",)."""
+    new_heads: tuple[str, ...] | None = ()
+    """Name prefixes of the only weights that the start checkpoint may lack, e.g. ("classifier",); None: it is a
+    checkpoint of this same network."""
 
     decoder: ClassVar[bool] = False
     classifier: ClassVar[bool] = False
@@ -121,14 +122,14 @@ NETWORKS: dict[str, type[NetworkConfig]] = {
 }
 
 
-def load_start_weights(stage: Stage, checkpoint: Path, new_heads: tuple[str, ...]) -> None:
+def load_start_weights(stage: Stage, checkpoint: Path, new_heads: tuple[str, ...] | None) -> None:
     """Load every weight of this stage but the new heads' from a distributed checkpoint of any layout.
 
     Args:
         stage: the freshly built stage; its new heads keep their random start weights.
         checkpoint: the folder with the distributed checkpoint's files.
         new_heads: name prefixes whose weights the checkpoint may lack; a prefix ends at a dot, so that
-            "classifier" does not match "classifier_norm.weight".
+            "classifier" does not match "classifier_norm.weight". None: it is a checkpoint of this same network.
 
     Raises:
         StartWeightsError: a weight outside the new heads is missing or of another shape, or a prefix names nothing.
@@ -140,8 +141,9 @@ def load_start_weights(stage: Stage, checkpoint: Path, new_heads: tuple[str, ...
         if isinstance(tensor, ShardedTensor)
     }
     saved = dist_checkpointing.load_tensors_metadata(str(checkpoint))
-    _check_heads(stage, new_heads)
-    old = {name: tensor for name, tensor in wanted.items() if not _is_new(name.removeprefix(prefix), new_heads)}
+    heads = new_heads or ()
+    _check_heads(stage, heads)
+    old = {name: tensor for name, tensor in wanted.items() if not _is_new(name.removeprefix(prefix), heads)}
     problems = [
         f"{name.removeprefix(prefix)} is missing"
         if tensor.key not in saved
@@ -150,10 +152,13 @@ def load_start_weights(stage: Stage, checkpoint: Path, new_heads: tuple[str, ...
         if tensor.key not in saved or saved[tensor.key].global_shape != tensor.global_shape
     ]
     if problems:
-        raise StartWeightsError(
-            f"{checkpoint} does not fit this network ({_shortened(problems)}). Use the model sizes of that run, "
-            f"or name the parts that may start anew with --new_heads (now: {', '.join(new_heads) or 'none'})."
+        mend = (
+            "The network was another when it was trained: restore it, or train anew in another --run_dir"
+            if new_heads is None
+            else "Use the model sizes of that run, or name the parts that may start anew with --new_heads "
+            f"(now: {', '.join(new_heads) or 'none'})"
         )
+        raise StartWeightsError(f"{checkpoint} does not fit this network ({_shortened(problems)}). {mend}.")
     weights = dist_checkpointing.load(old, str(checkpoint))
     stage.load_state_dict({name.removeprefix(prefix): weight for name, weight in weights.items()}, strict=False)
 

@@ -1,7 +1,7 @@
 """A run's network for the world outside: its weights, what describes them, and plain PyTorch that loads both.
 
 Nobody needs Megatron, NeMo, Lightning or this package to use an export. Its `load.py` is `export_example.py`, which
-says once more in plain PyTorch what `model.py` says: a change of one is a change of the other.
+says once more in plain PyTorch what `model.py` says: a change of one is a change of the other, as each export checks.
 """
 
 from __future__ import annotations
@@ -24,19 +24,25 @@ from . import export_example, names
 from .data.item import INPUT_RANGE, INPUT_SHAPE
 from .errors import UserError
 from .files import write_whole_folder
+from .logs import tell
 from .runtime.backend import prepared
 from .runtime.checkpoint import best_checkpoint, score_of, step_of
 from .settings import ParallelSettings, Settings
-from .training import make_module, make_trainer
+from .training import DTYPES, make_module, make_trainer
 
 WEIGHTS_FILE, MODEL_FILE, EXAMPLE_FILE = "model.safetensors", "model.json", "load.py"
+
+TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.1}
+"""How far the outputs of both may differ, relative to the largest if that is above 1. Seen: 1.1e-6 and 0.034, since
+Megatron's layers round before they add the bias and torch's only after it."""
 
 
 def export_run(settings: Settings, output: Path | None = None) -> Path:
     """Write the network of a run's best checkpoint: one process on the CPU does, whatever layout trained it.
 
     model.safetensors holds every weight, whole, by its name in the network and in the dtype it was trained in;
-    model.json what rebuilds the network, and what goes in and comes out; load.py does so.
+    model.json what rebuilds the network, and what goes in and comes out; load.py does so, and is left out, with a word,
+    if it computes anything else than the network.
 
     Args:
         settings: the run.
@@ -53,15 +59,37 @@ def export_run(settings: Settings, output: Path | None = None) -> Path:
     folder = output or run / names.EXPORT_FOLDER
     _check_room(folder)
     checkpoint = best_checkpoint(run / names.CHECKPOINTS_FOLDER)
-    with _network(settings, checkpoint) as network:
-        description = _describe(settings, checkpoint, network)
+    inputs = torch.rand(4, *INPUT_SHAPE, generator=torch.Generator().manual_seed(0))
+    with _network(settings, checkpoint) as network, torch.no_grad():
+        outputs = network({"data": inputs, "idx": torch.arange(len(inputs))})
         state = network.state_dict()
     with write_whole_folder(folder.resolve()) as new:
         weights = {name: weight for name, weight in state.items() if not name.endswith("_extra_state")}  # Megatron's
         (new / WEIGHTS_FILE).write_bytes(save(weights, {"format": "pt"}))  # save_file leaves it to the owner only
-        (new / MODEL_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-        shutil.copyfile(export_example.__file__, new / EXAMPLE_FILE)
+        description = json.dumps(_describe(settings, checkpoint, outputs), indent=2)
+        (new / MODEL_FILE).write_text(description + "\n", encoding="utf-8")
+        if problem := _misfit(new, inputs, outputs):
+            tell(f"no {EXAMPLE_FILE}: export_example.py is not the network of model.py ({problem}); change it likewise")
+        else:
+            shutil.copyfile(export_example.__file__, new / EXAMPLE_FILE)
     return folder
+
+
+def _misfit(folder: Path, inputs: torch.Tensor, outputs: dict[str, torch.Tensor]) -> str | None:
+    """Say how the example, which loads an export, computes something else than the network did; None if it does not."""
+    try:
+        with torch.no_grad():
+            found = export_example.load(folder)(inputs)
+    except Exception as error:  # it may hold anything
+        return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    shapes = [{name: tuple(value.shape) for name, value in each.items()} for each in (found, outputs)]
+    if shapes[0] != shapes[1]:
+        return f"it gives {shapes[0]}, not {shapes[1]}"
+    for name, value in outputs.items():
+        difference = float((found[name] - value).abs().max() / value.abs().max().clamp(min=1))
+        if not difference <= TOLERANCES[value.dtype]:
+            return f"its {name} differs by {difference:.1e}"
+    return None
 
 
 def _check_room(folder: Path) -> None:
@@ -79,9 +107,9 @@ def _check_room(folder: Path) -> None:
 @contextmanager
 def _network(settings: Settings, checkpoint: Path) -> Iterator[nn.Module]:
     """Build the whole network in this process, in evaluation mode, with the weights of a checkpoint."""
-    alone = replace(settings, accelerator="cpu", parallel=ParallelSettings(), new_heads=())
+    alone = replace(settings, accelerator="cpu", parallel=ParallelSettings())
     with prepared(alone.accelerator, alone.parallel.devices) as accelerator:
-        module = make_module(alone, start_weights=checkpoint)
+        module = make_module(alone, checkpoint, same_network=True)
         strategy = make_trainer(alone, accelerator).strategy
         strategy.connect(module)  # gives the config its dtype
         strategy.setup_environment()
@@ -89,10 +117,8 @@ def _network(settings: Settings, checkpoint: Path) -> Iterator[nn.Module]:
         yield module.module.eval()
 
 
-def _describe(settings: Settings, checkpoint: Path, network: nn.Module) -> dict[str, Any]:
+def _describe(settings: Settings, checkpoint: Path, outputs: dict[str, torch.Tensor]) -> dict[str, Any]:
     """Return what MODEL_FILE holds."""
-    with torch.no_grad():
-        outputs = network({"data": torch.zeros(1, *INPUT_SHAPE), "idx": torch.zeros(1, dtype=torch.int64)})
     score = score_of(checkpoint)
     packages = ("torch", "safetensors", "megatron-core", "nemo-toolkit")
     return {
@@ -100,7 +126,7 @@ def _describe(settings: Settings, checkpoint: Path, network: nn.Module) -> dict[
         "sizes": asdict(settings.model),
         "input": {"shape": INPUT_SHAPE, "dtype": "float32", "range": INPUT_RANGE},
         "outputs": {name: list(value.shape[1:]) for name, value in outputs.items()},
-        "dtype": str(next(network.parameters()).dtype).removeprefix("torch."),
+        "dtype": str(DTYPES[settings.training.precision]).removeprefix("torch."),
         "step": step_of(checkpoint),
         names.VAL_LOSS: score if math.isfinite(score) else None,
         "versions": {package: version(package) for package in packages},

@@ -49,33 +49,37 @@ class ItemLossReduction(MegatronLossReduction):
     """
 
     names: ClassVar[tuple[str, ...]] = (LOSS,)
-    """What each row of `per_item` is called in logs; the first is minimised."""
+    """What the values of `per_item` are called in logs; the first is minimised."""
 
     @property
     def result_names(self) -> tuple[str, ...]:
         """The keys of what `reduce` returns, in order."""
         return (*self.names, COUNT)
 
-    def per_item(self, output: dict[str, Tensor], batch: MnistItem) -> Tensor:
-        """Return the values of each item, (len(names), B) float32."""
+    def per_item(self, output: dict[str, Tensor], batch: MnistItem) -> tuple[Tensor, ...]:
+        """Return for each of `names` the values of the items, (B) float32."""
         raise NotImplementedError
 
     def forward(self, batch: MnistItem, forward_out: dict[str, Tensor]) -> tuple[Tensor, SameSizeLossDict]:
         """Return the loss that is minimised (scalar) and what `reduce` needs of this micro batch.
 
         Raises:
-            UserError: `per_item` does not give one value for each name and item.
+            UserError: `per_item` does not give a value for each name and item.
         """
-        values = self.per_item(forward_out, batch)
-        expected = (len(self.names), len(batch["idx"]))
-        if values.shape != expected:
-            rule = f"not {expected}: a row for each of {self.names}, a column for each item"
-            raise UserError(f"losses.py: {type(self).__name__}.per_item gave {tuple(values.shape)}, {rule}")
+        values = self._checked(self.per_item(forward_out, batch), len(batch["idx"]))
         real = (batch["idx"] >= 0).to(values.dtype)
         totals = torch.cat([(values * real).sum(dim=1), real.sum().view(1)])
         loss = totals[0] / totals[-1].clamp(min=1)
         # Megatron's schedule divides the returned loss in place by the number of micro batches: log a copy of it.
         return loss, {"avg": loss.detach().clone(), "totals": totals.detach()}
+
+    def _checked(self, values: tuple[Tensor, ...], size: int) -> Tensor:
+        """Return the values as rows, (len(names), B)."""
+        shapes = [tuple(value.shape) for value in values] if isinstance(values, tuple) else type(values).__name__
+        if shapes != [(size,)] * len(self.names):
+            rule = f"a tuple with one tensor of shape ({size},), a value for each item, for each of {self.names}"
+            raise UserError(f"losses.py: {type(self).__name__}.per_item gave {shapes}, not {rule}")
+        return torch.stack(values)
 
     def reduce(self, losses_reduced_per_micro_batch: Sequence[SameSizeLossDict]) -> dict[str, Tensor]:
         """Return the means over the global batch, float32 scalars by name, and the number of items as COUNT."""
@@ -90,9 +94,9 @@ class ItemLossReduction(MegatronLossReduction):
 class MSELossReduction(ItemLossReduction):
     """The autoencoder's loss: the squared error of its reconstructions."""
 
-    def per_item(self, output: dict[str, Tensor], batch: MnistItem) -> Tensor:
+    def per_item(self, output: dict[str, Tensor], batch: MnistItem) -> tuple[Tensor, ...]:
         """See the base class."""
-        return squared_error(output, batch).unsqueeze(0)
+        return (squared_error(output, batch),)
 
 
 class ClassifierLossReduction(ItemLossReduction):
@@ -100,9 +104,9 @@ class ClassifierLossReduction(ItemLossReduction):
 
     names = (LOSS, ACCURACY)
 
-    def per_item(self, output: dict[str, Tensor], batch: MnistItem) -> Tensor:
+    def per_item(self, output: dict[str, Tensor], batch: MnistItem) -> tuple[Tensor, ...]:
         """See the base class."""
-        return torch.stack([cross_entropy(output, batch), correct(output, batch)])
+        return cross_entropy(output, batch), correct(output, batch)
 
 
 class MSEPlusClassifierLossReduction(ItemLossReduction):
@@ -110,9 +114,9 @@ class MSEPlusClassifierLossReduction(ItemLossReduction):
 
     names = (LOSS, ACCURACY)
 
-    def per_item(self, output: dict[str, Tensor], batch: MnistItem) -> Tensor:
+    def per_item(self, output: dict[str, Tensor], batch: MnistItem) -> tuple[Tensor, ...]:
         """See the base class."""
-        return torch.stack([squared_error(output, batch) + cross_entropy(output, batch), correct(output, batch)])
+        return squared_error(output, batch) + cross_entropy(output, batch), correct(output, batch)
 
 
 class PassthroughReduction(MegatronLossReduction):

@@ -7,7 +7,7 @@ fraction of a second, before any work starts.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from .data.item import SEQUENCE_LENGTH
 
@@ -34,6 +34,9 @@ class DataSettings:
 class ModelSettings:
     """The sizes of the network."""
 
+    NOT_SPLIT: ClassVar[tuple[str, ...]] = ("num_layers",)
+    """Names of the whole numbers here that tensor parallel need not divide."""
+
     num_layers: int = 4
     """residual blocks of the trunk"""
     hidden_size: int = 64
@@ -46,8 +49,8 @@ class ModelSettings:
     """probability of zeroing a block's output feature during training"""
 
     def counts(self) -> dict[str, int]:
-        """Return the whole numbers by their flags; tensor parallel must divide each but the number of layers."""
-        return {f"--model.{name}": value for name, value in asdict(self).items() if type(value) is int}
+        """Return the whole numbers by their names."""
+        return {name: value for name, value in asdict(self).items() if type(value) is int}
 
 
 @dataclass(frozen=True)
@@ -164,10 +167,10 @@ class Settings:
             *(
                 (
                     size % layout.tensor != 0,
-                    f"--parallel.tensor {layout.tensor} does not divide {name} {size}: change one of them",
+                    f"--parallel.tensor {layout.tensor} does not divide --model.{name} {size}: change one of them",
                 )
                 for name, size in sizes.counts().items()
-                if name != "--model.num_layers"
+                if name not in sizes.NOT_SPLIT
             ),
             (
                 sizes.num_layers % (layout.pipeline * layout.virtual_pipeline) != 0,
@@ -210,7 +213,7 @@ class Settings:
     def _number_checks(self) -> list[tuple[bool, str]]:
         training = self.training
         at_least_one = {
-            **self.model.counts(),
+            **{f"--model.{name}": size for name, size in self.model.counts().items()},
             "--data.validation_size": self.data.validation_size,
             "--parallel.devices": self.parallel.devices,
             "--parallel.num_nodes": self.parallel.num_nodes,

@@ -9,7 +9,7 @@ import csv
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +64,10 @@ def train(settings: Settings) -> TrainingResult:
     """
     run = Path(settings.run_dir)
     checkpoint = _checkpoint_to_resume(settings)
-    start = best_checkpoint(Path(settings.from_run) / names.CHECKPOINTS_FOLDER) if settings.from_run else None
+    origin = settings.from_run if checkpoint is None else None
+    start = best_checkpoint(Path(origin) / names.CHECKPOINTS_FOLDER) if origin else checkpoint
     with prepared(settings.accelerator, settings.parallel.devices, settings.parallel.num_nodes) as accelerator:
-        module = make_module(settings, start_weights=start if checkpoint is None else None)
+        module = make_module(settings, start, same_network=checkpoint is not None)
         recorder, stop = RunRecorder(run, settings), StopOnSignal()
         trainer = make_trainer(
             settings,
@@ -141,12 +142,13 @@ def predict(settings: Settings) -> Path:
     return path
 
 
-def make_module(settings: Settings, start_weights: Path | None) -> NetworkModule:
+def make_module(settings: Settings, start_weights: Path | None, same_network: bool = False) -> NetworkModule:
     """Build the LightningModule of these settings; the weights come when the trainer has set up the layout.
 
     Args:
         settings: the run.
         start_weights: checkpoint to start from, or None for random weights.
+        same_network: it is one of this same network, and must have every weight; else it may lack settings.new_heads.
 
     Raises:
         UserError: there is no such network.
@@ -160,7 +162,7 @@ def make_module(settings: Settings, start_weights: Path | None) -> NetworkModule
         num_attention_heads=settings.model.hidden_size,
         init_seed=settings.seed,
         start_weights_dir=str(weights(start_weights)) if start_weights else None,
-        new_heads=settings.new_heads,
+        new_heads=None if same_network else settings.new_heads,
     )
     optimizer = make_optimizer(
         lr=training.lr,
@@ -270,7 +272,7 @@ def _with_best_weights(settings: Settings) -> Iterator[tuple[nl.Trainer, Network
     """Make what evaluation and prediction run with: the run's best checkpoint, in the layout of `settings`."""
     best = best_checkpoint(Path(settings.run_dir) / names.CHECKPOINTS_FOLDER)
     with prepared(settings.accelerator, settings.parallel.devices, settings.parallel.num_nodes) as accelerator:
-        module = make_module(replace(settings, new_heads=()), start_weights=best)
+        module = make_module(settings, best, same_network=True)
         yield make_trainer(settings, accelerator), module, make_data(settings)
 
 

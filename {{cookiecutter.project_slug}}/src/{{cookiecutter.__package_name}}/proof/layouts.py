@@ -7,13 +7,11 @@ added on every rank, a mean of unequal parts or a lost gradient only trains anot
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
 import platform
 import tempfile
-import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -21,24 +19,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch.distributed.checkpoint.filesystem import FileSystemReader
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from torch.distributed.checkpoint.state_dict_loader import load
 
 from .. import names
 from ..errors import UserError
 from ..files import write_whole
 from ..runtime.backend import choose
-from ..runtime.checkpoint import last_checkpoint, weights
 from ..settings import ParallelSettings, Settings
 from ..training import train
+from .differences import BOUNDS, Differences, compare
 from .ranks import RanksFailed, run_ranks
 
 ACROSS_DEVICES = 10
 """How many times further apart a CPU and a GPU may be: they sum in other orders everywhere."""
-
-WEIGHTS = "module."
-"""How the names of weights begin in a checkpoint."""
 
 MODEL_PARALLEL_SIZES = (1, 2, 4, 8)
 DATA_PARALLEL_SIZES = (1, 2, 3, 4, 8)
@@ -56,13 +48,26 @@ class Layout:
         """Name it as in a table: only what is split."""
         split = self.parallel
         virtual = f" x {split.virtual_pipeline} virtual" if split.virtual_pipeline > 1 else ""
-        parts = {
-            f"tensor {split.tensor}": split.tensor > 1,
-            "sequence": split.sequence,
-            f"pipeline {split.pipeline}{virtual}": split.pipeline > 1,
-            f"data {self.data}": self.data > 1,
+        texts = {
+            "tensor": f"tensor {split.tensor}",
+            "sequence": "sequence",
+            "pipeline": f"pipeline {split.pipeline}{virtual}",
+            "data": f"data {self.data}",
         }
-        return ", ".join(text for text, is_split in parts.items() if is_split) or "one process"
+        return ", ".join(text for kind, text in texts.items() if kind in self.kinds) or "one process"
+
+    @property
+    def kinds(self) -> list[str]:
+        """What is split, of the five ways."""
+        split = self.parallel
+        sizes = {
+            "tensor": split.tensor,
+            "sequence": 1 + split.sequence,
+            "pipeline": split.pipeline,
+            "virtual pipeline": split.virtual_pipeline,
+            "data": self.data,
+        }
+        return [kind for kind, size in sizes.items() if size > 1]
 
     @property
     def data(self) -> int:
@@ -86,38 +91,6 @@ class Layout:
         if batch % share:
             return f"--training.global_batch_size {batch} is not a multiple of {share}"
         return next(iter(self.settings(settings, Path()).problems()), None)
-
-
-@dataclass(frozen=True)
-class Differences:
-    """How far a run is from the reference, at most."""
-
-    loss: float
-    """of training and validation losses, relative where they are above 1"""
-    grad_norm: float
-    """of gradient norms before clipping, relative where they are above 1"""
-    weight: float
-    """of single final weights"""
-
-    def beyond(self, bounds: Differences, times: int = 1) -> list[str]:
-        """Name those that are more than that many times their bound; NaN always is."""
-        return [name for name, value in asdict(self).items() if not value <= times * getattr(bounds, name)]
-
-    def within(self, bounds: Differences, times: int = 1) -> bool:
-        """Tell whether none is beyond its bound."""
-        return not self.beyond(bounds, times)
-
-    def __str__(self) -> str:
-        """List them for a person."""
-        return f"losses {self.loss:.1e}, gradient norms {self.grad_norm:.1e}, weights {self.weight:.1e}"
-
-
-BOUNDS = {
-    "fp32": Differences(loss=1e-5, grad_norm=1e-5, weight=1e-5),
-    # bfloat16 has 8 bits: a weight between 1 and 2 moves in steps of 0.008, and a norm adds up all such errors
-    "bf16": Differences(loss=2e-2, grad_norm=0.5, weight=2e-2),
-}
-"""The largest differences that rounding explains."""
 
 
 def enumerate_layouts(most: int, accelerator: Literal["cpu", "gpu"]) -> Iterator[Layout]:
@@ -172,10 +145,17 @@ def prove(settings: Settings) -> dict[str, Any]:
         **{f"max_{name}_diff": _largest(rows, name) for name in ("loss", "grad_norm", "weight")},
         "layouts": rows,
         "left_out": left_out,
+        "not_tried": _not_tried(others, possible),
     }
     with write_whole(Path(names.LAYOUTS_FILE)) as file:
         json.dump(result, file, indent=2)
     return result
+
+
+def _not_tried(wanted: list[Layout], tried: list[Layout]) -> list[str]:
+    """List the ways to split of which no layout was tried."""
+    known = {kind for layout in tried for kind in layout.kinds}
+    return list(dict.fromkeys(kind for layout in wanted for kind in layout.kinds if kind not in known))
 
 
 def _rows(settings: Settings, layouts: list[Layout]) -> Iterator[dict[str, Any]]:
@@ -217,53 +197,6 @@ def train_in_ranks(settings: Settings) -> float:
 
 def _seconds(settings: Settings) -> float:
     return train(settings).seconds
-
-
-def compare(run: Path, reference: Path) -> Differences:
-    """Compare what two runs logged in every step, and what they saved last."""
-    ours, theirs = _logged(run), _logged(reference)
-    return Differences(
-        loss=max(_largest_difference(ours[name], theirs[name]) for name in (names.TRAIN_LOSS, names.VAL_LOSS)),
-        grad_norm=_largest_difference(ours[names.GRAD_NORM], theirs[names.GRAD_NORM]),
-        weight=_largest_weight_difference(saved_tensors(run, WEIGHTS), saved_tensors(reference, WEIGHTS)),
-    )
-
-
-def _logged(run: Path) -> dict[str, list[float]]:
-    with (run / names.METRICS_FILE).open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {name: [float(row[name]) for row in rows if row[name]] for name in rows[0]}
-
-
-def _largest_difference(ours: list[float], theirs: list[float]) -> float:
-    """Return the largest |a - b| / max(1, |b|); NaN if any is, or if there are not as many."""
-    if len(ours) != len(theirs):
-        return math.nan
-    found = torch.tensor(ours, dtype=torch.float64) - torch.tensor(theirs, dtype=torch.float64)
-    return float((found.abs() / torch.tensor(theirs, dtype=torch.float64).abs().clamp(min=1)).max())
-
-
-def saved_tensors(run: Path, prefix: str = "") -> dict[str, torch.Tensor]:
-    """Read what a run saved last, whole tensors by their names in the checkpoint: weights, and the optimizer's."""
-    checkpoint = last_checkpoint(run / names.CHECKPOINTS_FOLDER)
-    assert checkpoint is not None, f"{run} has been trained, and so has a checkpoint"
-    reader = FileSystemReader(weights(checkpoint))
-    found = reader.read_metadata().state_dict_metadata
-    tensors = {
-        name: torch.empty(item.size, dtype=item.properties.dtype)
-        for name, item in found.items()
-        if isinstance(item, TensorStorageMetadata) and name.startswith(prefix)
-    }
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # no_dist says so
-        load(tensors, storage_reader=reader, no_dist=True)
-    return tensors
-
-
-def _largest_weight_difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
-    if ours.keys() != theirs.keys():
-        return math.nan
-    return max(float((ours[name].double() - theirs[name].double()).abs().max()) for name in theirs)
 
 
 def _machine(settings: Settings) -> tuple[Literal["cpu", "gpu"], int]:

@@ -120,7 +120,7 @@ def best_checkpoint(folder: Path) -> Path:
     """
     best = min((path for path in _finished(folder) if not path.name.endswith(_LAST)), key=score_of, default=None)
     if best is None:
-        raise UserError(f"{folder} holds no finished checkpoint: train the run first")
+        raise UserError(f"{folder} holds no finished checkpoint of a validation: train the run to one")
     if problem := damage(best):
         raise UserError(f"checkpoint {best} is damaged ({problem}): restore it, or train the run again")
     return best
