@@ -68,6 +68,7 @@ src/<package>/runtime/checkpoint.py
 src/<package>/runtime/clipping.py
 src/<package>/runtime/cpu.py
 src/<package>/runtime/cuda_graph.py
+src/<package>/runtime/failures.py
 src/<package>/runtime/fused_adam.py
 src/<package>/runtime/lone_rank.py
 src/<package>/runtime/noise.py

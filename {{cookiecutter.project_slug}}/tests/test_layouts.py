@@ -14,6 +14,7 @@ import torch
 from conftest import TINY, change, read_rows
 
 from {{cookiecutter.__package_name}} import cli, names, training
+from {{cookiecutter.__package_name}}.errors import UserError
 from {{cookiecutter.__package_name}}.proof import differences, layouts
 from {{cookiecutter.__package_name}}.proof.differences import BOUNDS, Differences, compare
 from {{cookiecutter.__package_name}}.proof.layouts import Layout
@@ -313,6 +314,15 @@ def test_ranks_answer_at_any_length(tmp_path):
 def test_ranks_fail_together_and_say_why(tmp_path):
     with pytest.raises(RanksFailed, match=r"(?s)rank 1 ended with exit code 1; the end of .*ValueError: no such luck"):
         run_ranks(fail_on_the_second, processes=2, logs=tmp_path)
+
+
+def fail_in_words():
+    raise UserError("it cannot be, because it may not be")
+
+
+def test_a_rank_that_fails_for_the_user_to_mend_it_says_only_that(tmp_path):
+    with pytest.raises(RanksFailed, match=r"rank 0 ended with exit code 1; the end of .*:\nit cannot be, because"):
+        run_ranks(fail_in_words, processes=1, logs=tmp_path)
 
 
 def test_ranks_have_a_limit(tmp_path):

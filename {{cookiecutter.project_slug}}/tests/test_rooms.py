@@ -38,6 +38,7 @@ MAY_IMPORT = {
     "runtime.placeholders": set(),
     "runtime.cpu": set(),
     "runtime.fused_adam": set(),
+    "runtime.failures": {"errors"},
     "runtime.orphans": set(),
     "runtime.writer": set(),
     "runtime.clipping": set(),
@@ -49,6 +50,7 @@ MAY_IMPORT = {
         "runtime.clipping",
         "runtime.cpu",
         "runtime.cuda_graph",
+        "runtime.failures",
         "runtime.fused_adam",
         "runtime.lone_rank",
         "runtime.orphans",
@@ -92,7 +94,7 @@ MAY_IMPORT = {
         "training",
     },
     # what proves that layouts agree
-    "proof.ranks": {"runtime.noise", "runtime.orphans"},
+    "proof.ranks": {"errors", "runtime.noise", "runtime.orphans"},
     "proof.preload": {"runtime.noise", "training"},
     "proof.differences": {"names", "runtime.checkpoint"},
     "proof.layouts": {

@@ -5,6 +5,7 @@ import functools
 import gc
 import importlib
 import io
+import json
 import logging
 import queue
 import re
@@ -20,6 +21,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import TINY
 from packaging.specifiers import SpecifierSet
 
 import {{cookiecutter.__package_name}} as package
@@ -522,8 +524,9 @@ def test_metrics_travel_from_the_last_stage_to_all(here: Any, monkeypatch: pytes
 
 
 @pytest.fixture
-def loud() -> Iterator[None]:
-    """Loggers and warnings as they were, afterwards."""
+def loud(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Loggers, warnings and tracebacks as they were, afterwards."""
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
     before = {name: (logging.getLogger(name).level, [*logging.getLogger(name).filters]) for name in noise._LOGGERS}
     with warnings.catch_warnings():
         yield
@@ -545,6 +548,7 @@ def test_quiet_lets_errors_through(options: list[str], monkeypatch: pytest.Monke
         50,
     ]
     assert not logging.getLogger("megatron.core.utils").isEnabledFor(logging.WARNING)
+    assert sys.excepthook is noise.print_short
     if options:
         with pytest.raises(UserWarning):
             warnings.warn("the user asked for warnings", stacklevel=1)
@@ -570,6 +574,71 @@ print("LOADED", [name for name in {HEAVY} if name in sys.modules], file=sys.stde
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stderr.splitlines()[-1] == "LOADED []"
+
+
+def test_a_traceback_keeps_what_is_ours_and_where_a_library_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        try:
+            re.sub("a", lambda _: json.loads("{"), "a")  # through a library, and into one
+        except ValueError as error:
+            raise RuntimeError("no such luck") from error
+    except RuntimeError as error:
+        noise.print_short(type(error), error, error.__traceback__)
+    shown = capsys.readouterr().err
+    first, second = shown.split("The above exception was the direct cause")
+    files = re.findall(r'File ".*?(\w+\.py)", line', first)
+    assert files == ["test_runtime.py", "test_runtime.py", "__init__.py", "decoder.py", "decoder.py"]
+    assert "json.decoder.JSONDecodeError: Expecting property name" in first
+    assert "RuntimeError: no such luck\n(frames of libraries are left out" in second
+
+
+# --- failures
+
+FAILS = """
+import sys
+from {package}.runtime import noise
+noise.quiet()
+from {package} import cli, training
+from {package}.errors import UserError
+
+class Failing(training.Progress):
+    def on_train_batch_end(self, trainer, *arguments):
+        if trainer.global_rank == {rank}:
+            raise {error}("no such luck")
+
+training.Progress = Failing
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def fail(command: Callable, tmp_path: Path) -> Callable:
+    """Train in two processes, of which one fails after its first step."""
+
+    def run(rank: int, error: str) -> subprocess.CompletedProcess:
+        script = tmp_path / "train.py"
+        script.write_text(FAILS.format(package=PACKAGE, rank=rank, error=error))
+        words = ["--accelerator", "cpu", "--parallel.devices", "2", "--data.root", TINY.data.root]
+        return command("pretrain", *words, "--run_dir", str(tmp_path / "run"), script=script)
+
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_mistake_that_one_rank_finds_is_told_once_and_in_words(rank: int, fail: Callable) -> None:
+    answer = fail(rank, "UserError")
+    assert answer.returncode == 2
+    begins, *others = answer.stderr.splitlines()
+    assert begins.startswith("training steps 1 to ")
+    assert others == [f"error on rank {rank}: no such luck"]
+
+
+@pytest.mark.slow
+def test_a_defect_of_one_rank_keeps_its_traceback(fail: Callable) -> None:
+    answer = fail(1, "ValueError")
+    assert answer.returncode != 0
+    assert "ValueError: no such luck" in answer.stderr
 
 
 # --- README.md

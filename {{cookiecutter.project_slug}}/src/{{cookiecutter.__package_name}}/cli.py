@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from .errors import UserError
+from .errors import ToldError, UserError
 from .names import LAYOUTS_FILE
 from .parsing import did_you_mean, parse, rename
 from .run_settings import load_settings
@@ -56,7 +56,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return COMMANDS[command](arguments)
     except UserError as error:
-        _complain(str(error))
+        if not isinstance(error, ToldError):
+            _complain(str(error))
         return 2
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -1,4 +1,4 @@
-"""The one kind of error that is the user's to mend."""
+"""The kind of error that is the user's to mend."""
 
 
 class UserError(Exception):
@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The command line prints it and exits with 2; every other exception is a defect and keeps its traceback.
     """
+
+
+class ToldError(UserError):
+    """A UserError of a run of many ranks, which one of them has already printed."""

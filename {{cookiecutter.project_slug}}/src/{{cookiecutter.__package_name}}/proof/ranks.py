@@ -19,6 +19,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ..errors import UserError
 from ..runtime import noise, orphans
 
 
@@ -156,4 +157,10 @@ def _rank(work: bytes, environment: dict[str, str], log: Path, answer: Connectio
 
     torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
     target, arguments = pickle.loads(work)
-    answer.send(target(*arguments))
+    try:
+        answer.send(target(*arguments))
+    except UserError as error:
+        sys.exit(str(error))  # the last line of the log, and no traceback
+    except Exception:
+        sys.excepthook(*sys.exc_info())  # which multiprocessing does not ask
+        sys.exit(1)

@@ -12,7 +12,7 @@ import torch
 from nemo.lightning.callback_group import CallbackGroup
 
 from ..errors import UserError
-from . import clipping, cpu, cuda_graph, fused_adam, lone_rank, orphans, weak_hooks, writer
+from . import clipping, cpu, cuda_graph, failures, fused_adam, lone_rank, orphans, weak_hooks, writer
 
 
 @contextmanager
@@ -30,7 +30,8 @@ def prepared(
         "cpu" or "gpu".
 
     Raises:
-        UserError: more GPUs are asked for than there are, or nobody has started the other machines.
+        UserError: more GPUs are asked for than there are, or nobody has started the other machines; and what the run
+            raises, once for all ranks.
     """
     chosen = choose(accelerator, devices)
     if num_nodes > 1 and not any(name in os.environ for name in ("NODE_RANK", "GROUP_RANK", "SLURM_NTASKS")):
@@ -50,7 +51,8 @@ def prepared(
     weak_hooks.use_weak_hooks()
     gc.freeze()  # what has been imported is no garbage: Megatron looks for some in every save
     try:
-        yield chosen
+        with failures.told_once():
+            yield chosen
     finally:
         gc.unfreeze()
         _forget_the_run()

@@ -1,4 +1,4 @@
-"""Quiets what the libraries log while they are imported and start; errors still come through.
+"""Quiets what the libraries log while they are imported and start; errors still come through, without detours.
 
 Standard library only: it must run before the first of them is imported.
 """
@@ -8,7 +8,11 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import sysconfig
+import traceback
 import warnings
+from pathlib import Path
+from types import TracebackType
 
 # Loggers that write to the screen during a normal run, each seen to do so.
 _LOGGERS = (
@@ -21,14 +25,38 @@ _LOGGERS = (
 )
 
 
+_HERE = str(Path(__file__).parents[1])
+_LIBRARIES = (sysconfig.get_paths()["stdlib"], sysconfig.get_paths()["purelib"], sysconfig.get_paths()["platlib"], "<")
+
+
 def quiet() -> None:
-    """Keep the libraries' logs to errors, and Python's warnings off the screen unless the user asked for them."""
+    """Keep the libraries' logs to errors, tracebacks to what leads there, and Python's warnings off the screen.
+
+    Who asks for warnings with `python -W` or PYTHONWARNINGS gets them.
+    """
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)  # also for the loggers below it
         logging.getLogger(name).addFilter(_is_error)  # NeMo and Lightning set their levels anew when imported
     if not sys.warnoptions:  # python -W and PYTHONWARNINGS have the last word
         warnings.simplefilter("ignore")
+    sys.excepthook = print_short
+
+
+def print_short(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print a traceback without the libraries' frames above the last one of the user's own: a step has fifty."""
+    told = traceback.TracebackException(kind, error, trace)
+    part: traceback.TracebackException | None = told
+    while part:
+        ours = [number for number, frame in enumerate(part.stack) if not _is_library(frame.filename)]
+        last = ours[-1] if ours else 0
+        part.stack[:last] = [part.stack[number] for number in ours[:-1]]
+        part = part.__cause__ or part.__context__
+    print(*told.format(), "(frames of libraries are left out; --verbose true shows them)", sep="", file=sys.stderr)
+
+
+def _is_library(path: str) -> bool:
+    return path.startswith(_LIBRARIES) and not path.startswith(_HERE)
 
 
 def _is_error(record: logging.LogRecord) -> bool:

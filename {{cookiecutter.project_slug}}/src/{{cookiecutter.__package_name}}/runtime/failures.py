@@ -1,0 +1,50 @@
+"""A mistake of the user's that one rank finds is told by that rank, once, and ends all of them.
+
+On the last stage alone a network's outputs or a new head can be wrong. The other ranks then see a closed connection, or
+wait for ever; what they would say explains nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch.distributed.distributed_c10d import _get_default_store
+
+from ..errors import ToldError, UserError
+
+_COUNT, _REASON = "failed ranks", "why they failed"
+
+
+@contextmanager
+def told_once() -> Iterator[None]:
+    """Let the first of many ranks that fails tell why.
+
+    Raises:
+        ToldError: instead of a UserError of any rank, and of what the others say when that one is gone.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+            raise
+        reason = _told(error)
+        if reason is None:
+            raise
+        raise ToldError(reason) from error
+
+
+def _told(error: Exception) -> str | None:
+    """Tell a UserError if no rank has told one; return the reason why the run ends, or None if it is a defect."""
+    store = _get_default_store()
+    is_users = isinstance(error, UserError)
+    try:
+        if is_users:
+            store.set(_REASON, str(error))
+            if store.add(_COUNT, 1) == 1:
+                print(f"error on rank {torch.distributed.get_rank()}: {error}", file=sys.stderr, flush=True)
+        return store.get(_REASON).decode() if store.check([_REASON]) else None
+    except torch.distributed.DistError:  # the first rank has ended, and with it the store
+        return str(error) if is_users else None
