@@ -58,6 +58,7 @@ src/<package>/proof/layouts.py
 src/<package>/proof/preload.py
 src/<package>/proof/ranks.py
 src/<package>/report.py
+src/<package>/report_curves.py
 src/<package>/report_figures.py
 src/<package>/report_html.py
 src/<package>/run_settings.py

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 import zipfile
 from pathlib import Path
@@ -50,6 +51,17 @@ def test_the_tools_would_find_a_fault(baker: Baker, tmp_path, tool, bad_line):
     result = run(BIN / tool, *arguments, cwd=project.path, timeout=280)
     assert result.status == 1
     assert "fault.py" in result.output
+
+
+def test_no_room_is_too_large_to_be_read_at_once(default_project: BakedProject):
+    rooms = list((default_project.path / "src").rglob("*.py"))
+    assert rooms
+    for room in rooms:
+        text = room.read_text(encoding="utf-8")
+        assert len(text.splitlines()) <= 300, room
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno - node.lineno < 50, f"{node.name} in {room} is longer than 50 lines"
 
 
 def test_the_wheel_holds_the_package_with_its_data_and_nothing_else(installed: InstalledProject):

@@ -76,6 +76,8 @@ def test_an_unknown_command_is_answered_with_the_nearest(refused):
     [
         (["--training.max_stesp", "3"], "no setting --training.max_stesp (did you mean --training.max_steps?)"),
         (["--max_step=3"], "there is no setting --max_step"),
+        (["--training.max_step", "3"], "no setting --training.max_step (did you mean --training.max_steps?)"),
+        (["--new_heads", "classifier"], "--new_heads: expected a list, such as [classifier]"),
         (["--trainig.lr", "1"], "there is no setting --trainig.lr (did you mean --training.lr?)"),
         (["--training.max_steps", "many"], "--training.max_steps: "),
         (["--training.lr", "fast"], "--training.lr: "),
@@ -108,7 +110,7 @@ def test_a_wrong_setting_is_one_line(words, answer, refused, run_dir):
         ("training: {max_stesp: 3}", "there is no setting --training.max_stesp (did you mean --training.max_steps?)"),
         ("training: {max_steps: many}", "--training.max_steps: "),
         ("training: 3", "--training is a group of settings, and cannot be 3"),
-        ("training: [", "config"),
+        ("training: [", "wrong.yaml cannot be read: "),
         ("", ""),
     ],
 )
@@ -193,6 +195,16 @@ def test_more_gpus_than_there_are_are_refused(refused, run_dir):
     words = ["--accelerator", "gpu", "--parallel.devices", "999", "--training.global_batch_size", "999"]
     told = "--parallel.devices 999 needs 999 GPUs" if torch.cuda.device_count() else "PyTorch sees no GPU"
     assert told in refused("pretrain", *run_dir, *words)
+
+
+def test_who_reads_may_stop_reading():
+    code = f"from {PACKAGE}.cli import main; raise SystemExit(main(['doctor']))"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
+    ) as process:
+        process.stdout.close()
+        assert process.wait(timeout=60) == 1
+        assert process.stderr.read() == b""
 
 
 @pytest.mark.slow

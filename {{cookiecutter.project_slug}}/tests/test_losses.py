@@ -172,3 +172,10 @@ def test_prediction_passes_every_item_through_in_order():
     assert joined["idx"].tolist() == [0, 1, 2, 0, PADDING_IDX]
     assert torch.equal(joined["logits"], torch.cat([output["logits"] for _, output in parts]))
     assert torch.equal(joined["label"], torch.cat([batch["label"] for batch, _ in parts]))
+
+
+def test_prediction_keeps_what_the_items_themselves_say():
+    batch, output = make_batch(3)
+    kept = PassthroughReduction().forward({**batch, "volts": torch.arange(3.0)}, output)[1]
+    assert set(kept) == {*output, "label", "idx", "true_volts"}
+    assert kept["true_volts"].tolist() == [0, 1, 2]

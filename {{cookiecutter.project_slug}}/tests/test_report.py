@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import yaml
 
-from {{cookiecutter.__package_name}} import names, report_figures
+from {{cookiecutter.__package_name}} import names, report_curves, report_figures
 from {{cookiecutter.__package_name}}.report import COMMAND, ReportError, make_report, read_chain, read_run
 
 ITEMS = 60
@@ -139,6 +139,21 @@ def test_what_else_a_loss_names_is_shown(tmp_path: Path, drawings: dict[str, Any
 
 
 @quick
+def test_numbers_are_drawn_against_the_true_ones(tmp_path: Path, drawings: dict[str, Any]) -> None:
+    run = write_run(tmp_path / "run")
+    truth = np.arange(ITEMS, dtype=np.float32)
+    more = {"volts": truth + 0.5, "true_volts": truth, "alone": truth, "pair": np.ones((ITEMS, 2)), "true_pair": truth}
+    np.savez(run / names.OUTPUTS_FILE, **np.load(run / names.OUTPUTS_FILE), **more)
+    page = make_report(run)
+    shown = {path.name for path in page.parent.iterdir()}
+    assert {name for name in shown if name.startswith("predicted")} == {"predicted_volts.png"}
+    name, answer, drawn = drawings["answers"]
+    assert (name, answer.tolist(), drawn.tolist()) == ("volts", (truth + 0.5).tolist(), truth.tolist())
+    assert "The mean distance is 0.5, and" in text_of(page)
+    figure = report_figures.answers(report_figures.LIGHT, name, answer, drawn)
+    assert figure.axes[0].get_title() == "Volts of the test items"
+
+
 def test_settings_are_shown_under_their_dotted_names(tmp_path: Path) -> None:
     text = text_of(make_report(write_run(tmp_path / "run", layers=[3, 4], resume=None)))
     for row in ("parallel.tensor 2", "layers [3, 4]", "resume null", "seed 7"):
@@ -426,14 +441,14 @@ def test_typical_and_hardest_items_are_picked_by_their_error() -> None:
 
 def test_smoothing_is_centred_and_keeps_a_straight_line() -> None:
     line = np.arange(20.0)
-    np.testing.assert_allclose(report_figures._smooth(line, 3)[3:-3], line[3:-3])
-    np.testing.assert_allclose(report_figures._smooth(line, 3)[[0, -1]], [1.5, 17.5])
+    np.testing.assert_allclose(report_curves._smooth(line, 3)[3:-3], line[3:-3])
+    np.testing.assert_allclose(report_curves._smooth(line, 3)[[0, -1]], [1.5, 17.5])
 
 
 def test_the_loss_gets_a_log_axis_beyond_one_decade() -> None:
     steps = np.arange(10.0)
     for values, scale in ((steps + 2, "linear"), (steps + 0.5, "log"), (steps, "linear")):
-        figure = report_figures.loss_curves(report_figures.LIGHT, {names.TRAIN_LOSS: (steps, values)})
+        figure = report_curves.loss_curves(report_figures.LIGHT, {names.TRAIN_LOSS: (steps, values)})
         assert figure.axes[0].get_yscale() == scale
 
 

@@ -102,6 +102,12 @@ RIGHT = {
 }
 
 
+@pytest.fixture(autouse=True)
+def length(monkeypatch):
+    """A sequence that four ranks can share, whatever yours is."""
+    monkeypatch.setattr(room, "SEQUENCE_LENGTH", 28)
+
+
 @pytest.mark.parametrize("start", WRONG)
 def test_a_wrong_value_is_one_problem_that_names_setting_and_value(start):
     [problem] = WRONG[start].problems()
@@ -182,7 +188,7 @@ def test_a_folder_without_a_run_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("sede: 3", "sede"),
+        ("sede: 3", "there is no setting sede"),
         ("data:\n  dateset: full", "dateset"),
         ("a: [1", "while parsing"),
         ("", "got None"),

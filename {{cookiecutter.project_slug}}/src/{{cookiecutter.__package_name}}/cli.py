@@ -54,7 +54,12 @@ def main(argv: list[str] | None = None) -> int:
     """
     command, arguments = _split(sys.argv[1:] if argv is None else argv)
     try:
-        return COMMANDS[command](arguments)
+        code = COMMANDS[command](arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever read, `head` perhaps, has seen enough; nobody takes what is left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except UserError as error:
         if not isinstance(error, ToldError):
             _complain(str(error))

@@ -14,7 +14,7 @@ To use your own loss, write a function that gives one value per item, and a clas
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from .data.item import MnistItem, SameSizeLossDict
 from .errors import UserError
-from .names import ACCURACY, COUNT, LOSS
+from .names import ACCURACY, COUNT, IDX, LABEL, LOSS, TRUTH
 
 
 def squared_error(output: dict[str, Tensor], batch: MnistItem) -> Tensor:
@@ -123,8 +123,10 @@ class PassthroughReduction(MegatronLossReduction):
     """For prediction: no loss, the outputs themselves."""
 
     def forward(self, batch: MnistItem, forward_out: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return a loss that nobody reads, and the outputs with their label and idx."""
-        return torch.zeros(1), {**forward_out, "label": batch["label"], "idx": batch["idx"]}
+        """Return a loss that nobody reads, and the outputs with label, idx and every other number of the items."""
+        numbers: dict[str, Any] = {key: value for key, value in dict[str, Any](batch).items() if value.ndim == 1}
+        own = {key if key in (IDX, LABEL) else f"{TRUTH}{key}": value for key, value in numbers.items()}
+        return torch.zeros(1), {**forward_out, **own}
 
     def reduce(self, losses_reduced_per_micro_batch: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Join the micro batches' outputs along the items."""

@@ -25,6 +25,7 @@ LABEL = "label"  # [N] int64; written by training.evaluate; read by report
 IMAGE = "image"  # [N, height, width] uint8; written by training.evaluate; read by report
 RECONSTRUCTION = "reconstruction"  # [N, height, width] uint8; written by training.evaluate; read by report
 LATENT = "latent"  # [N, Z] float32; written by training.evaluate; read by report
+TRUTH = "true_"  # begins the name of what an item itself says, [N]: a number of it beside the label; read by report
 PROBABILITY = "probability"  # [N, classes] float32; written by training.evaluate; read by report
 
 # Keys of SETTINGS_FILE that a reader other than settings.py needs.

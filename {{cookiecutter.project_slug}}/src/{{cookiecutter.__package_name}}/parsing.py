@@ -27,10 +27,10 @@ def parse(argv: list[str], defaults: Settings, prog: str, description: str) -> S
 
     class Parser(jsonargparse.ArgumentParser):
         def error(self, message: str, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
-            raise UserError(_plain(message, list(self._option_string_actions)))
+            raise UserError(_plain(message, list(self._option_string_actions), _files(argv)))
 
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = Parser(prog=prog, usage="%(prog)s [settings]", description=description)
+    parser = Parser(prog=prog, usage="%(prog)s [settings]", description=description, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file with settings; what follows it wins")
     parser.add_class_arguments(Settings, as_group=False)
     values = {**asdict(defaults), "new_heads": list(defaults.new_heads)}
@@ -45,7 +45,13 @@ def parse(argv: list[str], defaults: Settings, prog: str, description: str) -> S
     return Settings(**{**chosen, "new_heads": tuple(chosen["new_heads"])})
 
 
-def _plain(message: str, options: list[str]) -> str:
+def _files(argv: list[str]) -> str:
+    """Name the --config files of a command line."""
+    apart = [word for before, word in zip(argv, argv[1:], strict=False) if before == "--config"]
+    return " or ".join([*apart, *(word.removeprefix("--config=") for word in argv if word.startswith("--config="))])
+
+
+def _plain(message: str, options: list[str], files: str) -> str:
     """Turn the parser's message into one line, with a suggestion for an unknown setting."""
     line = " ".join(message.split())
     unknown = None
@@ -58,6 +64,8 @@ def _plain(message: str, options: list[str]) -> str:
     if unknown:
         return f"there is no setting {unknown}{did_you_mean(unknown, options)}"
     line = re.sub(r'^Parser key "(.+?)":', r"--\1:", line)
+    line = re.sub(r"^Problems parsing config:", f"{files} cannot be read:", line)
+    line = re.sub(r"Expected a <class 'tuple'>\. Got value: (.+)", r"expected a list, such as [\1]", line)
     line = re.sub(r"Expected a typing\.Literal\[(.+?)\]\. Got value:", r"expected one of \1, got", line)
     return re.sub(r"Expected a <class '(\w+)'>\. Got value:", r"expected \1, got", line)
 

@@ -2,8 +2,8 @@
 
 `make_report` shows only what the run folder holds (`names.py` lists the files) and works without torch, so a run copied
 from a GPU machine can be looked at on a laptop. If the run started from another, that one's story comes first.
-This file reads run folders, chooses what is shown and puts it in place; `report_figures.py` draws, `report_html.py`
-makes the page.
+This file reads run folders, chooses what is shown and puts it in place; `report_curves.py` and `report_figures.py`
+draw, `report_html.py` makes the page.
 """
 
 import csv
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from . import names
+from . import names, report_curves
 from . import report_figures as figures
 from .errors import UserError
 from .files import write_whole_folder
@@ -208,11 +208,11 @@ def _curve_pictures(curves: dict[str, tuple[Array, Array]]) -> Pictures:
     kept = {name: (steps[np.isfinite(values)], values[np.isfinite(values)]) for name, (steps, values) in curves.items()}
     kept = {name: curve for name, curve in kept.items() if len(curve[0])}
     if losses := _ends(kept, (names.TRAIN_LOSS, names.VAL_LOSS)):
-        yield "loss", (figures.render(figures.loss_curves, kept), losses)
+        yield "loss", (figures.render(report_curves.loss_curves, kept), losses)
     logged = (re.fullmatch("(?:train|val)_(.+)", name) for name in kept if name != names.VAL_LOSS)
     for name in dict.fromkeys(match[1] for match in logged if match):
         ends = _ends(kept, (f"train_{name}", f"val_{name}"))
-        yield name, (figures.render(figures.metric_curves, kept, name), ends)
+        yield name, (figures.render(report_curves.metric_curves, kept, name), ends)
 
 
 def _ends(curves: dict[str, tuple[Array, Array]], pair: tuple[str, str]) -> str:
@@ -234,6 +234,13 @@ def _output_pictures(out: dict[str, Array]) -> Pictures:
         caption += f"(PCA). {min(len(latent), figures.MOST_POINTS):,} of {len(latent):,} are drawn. A badge stands at "
         caption += "the median of its class."
         yield "latent", (figures.render(figures.latent_space, latent, label), caption)
+    for name, answer in out.items():
+        truth = out.get(f"{names.TRUTH}{name}")
+        if truth is not None and answer.shape == truth.shape and np.isfinite(answer).all():
+            caption = "Each point is a test item; on the line both are equal. The mean distance is "
+            caption += f"{np.abs(answer - truth).mean():.4g}, and the true values have a standard deviation of "
+            caption += f"{truth.std():.4g}."
+            yield f"predicted_{name}", (figures.render(figures.answers, name, answer, truth), caption)
     if label is not None and (probability := out.get(names.PROBABILITY)) is not None:
         yield from _answer_pictures(label, probability, image)
 

@@ -1,4 +1,4 @@
-"""The pictures of the report: arrays in, PNG bytes out, once for a light page and once for a dark one.
+"""The pictures of test items in the report, and how all are made: arrays in, PNG bytes out, for light and dark pages.
 
 They live apart from `report.py` because that room knows files and HTML and this one knows neither. Every drawing
 function takes a `Theme` first and gives back a Figure; `render` runs one for both themes. Figures are made without
@@ -6,27 +6,22 @@ pyplot, so nothing global is touched and no display is needed. The same arrays a
 """
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib import style
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
-
-from . import names
 
 Array = np.ndarray[Any, Any]
-Curves = Mapping[str, tuple[Array, Array]]  # metric name -> (steps, values), finite values only
 
 SIZE = (6.2, 5.2)  # inches, of every picture, so that they line up and text has one size across the page
 DOTS_PER_INCH = 180
-MOST_POINTS = 4_000  # drawn in the latent space; more only cover each other
+MOST_POINTS = 4_000  # drawn in a cloud; more only cover each other
 MISTAKE_GRID = (4, 6)  # rows and columns of images
 GAP = 3  # pixels of paper between tiles
 MAX_CLASSES_WITH_COUNTS = 20  # beyond this the numbers in a confusion matrix overlap
@@ -85,81 +80,6 @@ def render(draw: Callable[..., Figure], *arrays: Any) -> Picture:
             figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
             drawn.append(buffer.getvalue())
     return Picture(*drawn)
-
-
-def loss_curves(theme: Theme, curves: Curves) -> Figure:
-    """Draw the losses, and below them slim panels for learning rate and gradient norm where they were logged."""
-    slim = {names.LEARNING_RATE: "learning\nrate", names.GRAD_NORM: "gradient\nnorm"}
-    slim = {name: label for name, label in slim.items() if name in curves}
-    figure = Figure(figsize=SIZE, layout="constrained")
-    panels = figure.subplots(1 + len(slim), 1, sharex=True, squeeze=False, height_ratios=[4.2] + [1] * len(slim))[:, 0]
-    panels[0].set_title("Loss")
-    _draw_pair(panels[0], theme, curves, names.TRAIN_LOSS, names.VAL_LOSS)
-    losses = [curves[name][1] for name in (names.TRAIN_LOSS, names.VAL_LOSS) if name in curves]
-    values = np.concatenate(losses or [np.ones(1)])
-    if 0 < 10 * values.min() < values.max():
-        panels[0].set_yscale("log")
-        # A range of one or two decades has few powers of ten in it: also label 2 and 5 times them.
-        panels[0].yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        panels[0].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        panels[0].yaxis.set_minor_formatter(NullFormatter())
-        panels[0].tick_params(which="minor", length=0)
-    for axes, (name, label) in zip(panels[1:], slim.items(), strict=True):
-        axes.plot(*curves[name], color=theme.muted, linewidth=1.1)
-        axes.set_ylabel(label)
-        if (top := curves[name][1].max()) > 0:
-            axes.set_yticks([0, top], ["0", f"{top:.2g}"])
-            axes.set_ylim(-0.06 * top, 1.1 * top)
-    figure.align_ylabels()
-    _step_axis(panels)
-    return figure
-
-
-def metric_curves(theme: Theme, curves: Curves, name: str) -> Figure:
-    """Draw what else a loss reduction names, in training and in validation; the accuracy is a share of the items."""
-    figure = Figure(figsize=SIZE, layout="constrained")
-    axes = figure.subplots()
-    axes.set_title(name.capitalize())
-    axes.margins(y=0.08)
-    _draw_pair(axes, theme, curves, f"train_{name}", f"val_{name}")
-    if name == names.ACCURACY:
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    _step_axis([axes])
-    return figure
-
-
-def _draw_pair(axes: Axes, theme: Theme, curves: Curves, train: str, val: str) -> None:
-    """Draw a metric of both splits: training is noisy and gets a smoothed line, validation is points."""
-    if train in curves:
-        steps, values = curves[train]
-        window = len(values) // 20
-        if window > 1:
-            axes.plot(steps, values, color=theme.train, alpha=0.4, linewidth=0.8, label="training")
-            label = f"training, mean of {2 * (window // 2) + 1} points"
-            axes.plot(steps, _smooth(values, window // 2), color=theme.train, label=label)
-        else:
-            axes.plot(steps, values, color=theme.train, label="training")
-    if val in curves:
-        axes.plot(*curves[val], color=theme.val, marker="o", markersize=4.5, linewidth=1.2, label="validation")
-    if train in curves or val in curves:
-        axes.legend()
-
-
-def _smooth(values: Array, reach: int) -> Array:
-    """Average each value with `reach` neighbours on both sides; centred, so that the line does not lag behind."""
-    sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-    places = np.arange(len(values))
-    first, past = np.maximum(places - reach, 0), np.minimum(places + reach + 1, len(values))
-    return np.asarray((sums[past] - sums[first]) / (past - first))
-
-
-def _step_axis(panels: Any) -> None:
-    for axes in panels:
-        axes.grid(axis="y")
-        axes.margins(x=0.01)
-    panels[-1].set_xlabel("step")
-    panels[-1].xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    panels[-1].xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 
 def reconstructions(theme: Theme, image: Array, reconstruction: Array, label: Array) -> Figure:
@@ -257,6 +177,20 @@ def principal_components(latent: Array) -> tuple[Array, Array]:
     points = np.zeros((len(latent), 2))
     points[:, : len(directions[:2])] = centred @ directions[:2].T
     return points, np.concatenate([shares, np.zeros(2)])[:2]
+
+
+def answers(theme: Theme, name: str, answer: Array, truth: Array) -> Figure:
+    """Scatter the numbers that the network gives over the true ones, with the line on which all should lie."""
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(f"{name.replace('_', ' ').capitalize()} of the test items")
+    drawn = np.random.default_rng(0).permutation(len(truth))[:MOST_POINTS]
+    axes.scatter(truth[drawn], answer[drawn], s=9, color=theme.train, alpha=0.5, linewidths=0)
+    axes.axline((float(truth.mean()), float(truth.mean())), slope=1, color=theme.val, linewidth=1.2)
+    axes.grid()
+    axes.set_xlabel("true")
+    axes.set_ylabel("predicted")
+    return figure
 
 
 def confusion(theme: Theme, counts: Array) -> Figure:

@@ -49,7 +49,7 @@ def load_settings(run: Path) -> Settings:
         raise UserError(f"{run} holds no run ({SETTINGS_FILE} is missing): give the folder of a training") from None
     except (TypeError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{path} cannot be read ({reason}): restore it, or train again") from error
+        raise UserError(f"{path} cannot be read ({reason}): mend it, or train again") from error
     return settings
 
 
@@ -58,6 +58,8 @@ def _from_dict(cls: type, values: dict[str, Any]) -> Any:
     types = get_type_hints(cls)
     if not isinstance(values, dict):
         raise TypeError(f"expected settings by name, got {values!r}")
+    if unknown := set(values) - {item.name for item in fields(cls)}:
+        raise TypeError(f"there is no setting {', '.join(sorted(unknown))}")
     nested = {item.name for item in fields(cls) if item.name in values and is_dataclass(types[item.name])}
     arguments = {name: _from_dict(types[name], value) if name in nested else value for name, value in values.items()}
     if isinstance(arguments.get("new_heads"), list):

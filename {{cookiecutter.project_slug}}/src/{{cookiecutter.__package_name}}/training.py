@@ -113,8 +113,8 @@ def evaluate(settings: Settings) -> dict[str, Any]:
 def predict(settings: Settings) -> Path:
     """Predict the whole test set with a run's best checkpoint; write predictions.csv into the run.
 
-    One row an item, in the order of the test file: idx, label; of a classifier the prediction and its probability; and
-    each output of the network that is one number an item, under its name.
+    One row an item, in the order of the test file: idx, label; of a classifier the prediction and its probability; each
+    output of the network that is one number an item, under its name; and as true_<key> each such number of the item.
 
     Returns:
         The file.

@@ -85,6 +85,8 @@ class MNISTCustom(MNIST):
         self.train = train
         if download:
             self.download()
+        if not Path(self.raw_folder).is_dir():
+            raise DataError(f"{self.raw_folder} is missing: run with --data.download true")
         split = "train" if train else "t10k"
         self.data = torch.from_numpy(self._read(f"{split}-images-idx3-ubyte"))
         self.targets = torch.from_numpy(self._read(f"{split}-labels-idx1-ubyte")).to(torch.int64)
