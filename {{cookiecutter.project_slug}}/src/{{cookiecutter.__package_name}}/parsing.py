@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Any
 
 from .errors import UserError
@@ -47,7 +48,7 @@ def parse(argv: list[str], defaults: Settings, prog: str, description: str) -> S
 
 def _files(argv: list[str]) -> str:
     """Name the --config files of a command line."""
-    apart = [word for before, word in zip(argv, argv[1:], strict=False) if before == "--config"]
+    apart = [word for before, word in pairwise(argv) if before == "--config"]
     return " or ".join([*apart, *(word.removeprefix("--config=") for word in argv if word.startswith("--config="))])
 
 
