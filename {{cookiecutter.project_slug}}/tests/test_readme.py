@@ -30,6 +30,7 @@ def parse(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     command, *arguments = shlex.split(line.removeprefix(": "))[1:]
     assert command in cli.COMMANDS
     if command in DEFAULTS:
+        monkeypatch.setattr(f"{PACKAGE.name}.settings.SEQUENCE_LENGTH", 28)  # whatever yours is
         settings = cli._parse(command, rename(arguments, "--from", "--from_run"), DEFAULTS[command])
         assert settings.problems() == []
 
