@@ -19,7 +19,7 @@ from {{cookiecutter.__package_name}}.settings import Settings
 
 
 def train(settings: Settings, broken: str | None = None) -> int:
-    """Train, after something was broken if a name of BREAK is given; return the finished steps."""
+    """Train, after something was broken or added if a name of BREAK is given; return the finished steps."""
     if broken:
         BREAK[broken]()
     return training.train(settings).steps
@@ -191,6 +191,34 @@ def _trust_every_checkpoint() -> None:
     checkpoint.damage = lambda path: None  # type: ignore[assignment]
 
 
+class _Grown(layers.MegatronModule):
+    """A block, and behind it layers of torch's own: one row by row, one along the whole sequence."""
+
+    def __init__(self, block: Any, config: Any, is_marked: bool) -> None:
+        super().__init__(config)
+        size, dtype = config.hidden_size, config.params_dtype
+        self.block, self.rows = block, torch.nn.Linear(size, size, dtype=dtype)
+        self.sequence = torch.nn.Conv1d(size, size, 3, padding=1, dtype=dtype)
+        if is_marked:
+            layers.row_by_row(self.rows, config)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        hidden = self.block(hidden)
+        hidden = hidden + self.rows(hidden)
+        whole = layers.gather_sequence(hidden, self.config).permute(1, 2, 0)  # B H S
+        return hidden + layers.scatter_sequence(self.sequence(whole).permute(2, 0, 1).contiguous(), self.config)
+
+
+def _add_layers_of_torch(is_marked: bool = True) -> None:
+    """Let every block of the network be followed by layers of torch's own."""
+    build = layers.Blocks.__init__
+
+    def grown(self: Any, config: Any, vp_stage: int, block: Any) -> None:
+        build(self, config, vp_stage, lambda config: _Grown(block(config), config, is_marked))
+
+    layers.Blocks.__init__ = grown  # type: ignore[method-assign]
+
+
 BREAK: dict[str, Callable[[], None]] = {
     "loss aliased": _alias_the_loss,
     "loss of one rank": _report_one_rank_only,
@@ -204,4 +232,6 @@ BREAK: dict[str, Callable[[], None]] = {
     "optimizer forgotten": _forget_the_optimizer,
     "validated again": _validate_again,
     "seal ignored": _trust_every_checkpoint,
+    "layers of torch": _add_layers_of_torch,
+    "layers of torch, unmarked": partial(_add_layers_of_torch, is_marked=False),
 }

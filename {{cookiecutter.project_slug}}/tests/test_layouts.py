@@ -113,6 +113,14 @@ def test_what_breaks_a_layout_is_noticed(broken, name, reference, tmp_path):
     assert not found.within(BOUNDS["fp32"], times=10), f"{broken} in {name} changes nothing: {found}"
 
 
+def test_layers_of_torchs_own_train_the_same_if_they_are_marked(tmp_path):
+    reference = train(REFERENCE, tmp_path / "one" / "run", "layers of torch")
+    found = compare(train(layout("sequence 2"), tmp_path / "two" / "run", "layers of torch"), reference)
+    assert found.within(BOUNDS["fp32"]), found
+    found = compare(train(layout("sequence 2"), tmp_path / "three" / "run", "layers of torch, unmarked"), reference)
+    assert not found.within(BOUNDS["fp32"], times=10), found
+
+
 def test_precision_that_is_silently_fp32_is_noticed(reference, tmp_path):
     run = train(REFERENCE, tmp_path / "run", "fp32", training={"precision": "bf16"})
     with pytest.raises(AssertionError):

@@ -36,14 +36,23 @@ def start_weights(config: NetworkConfig, part: str) -> Iterator[None]:
         yield
 
 
+def row_by_row(layer: nn.Module, config: NetworkConfig) -> nn.Module:
+    """Mark a layer of torch's own that maps each of the S rows for itself, and return it.
+
+    With sequence parallel a rank sees some rows only; Megatron then sums the gradients over the tensor parallel ranks.
+    """
+    for parameter in layer.parameters():
+        setattr(parameter, "sequence_parallel", config.sequence_parallel)  # noqa: B010 (torch's type has no such attribute)
+    return layer
+
+
 class Norm(nn.LayerNorm):
-    """LayerNorm whose gradients Megatron sums over the tensor parallel ranks when each of them sees some rows only."""
+    """LayerNorm over the features of each row; (S, B, H) to (S, B, H)."""
 
     def __init__(self, config: NetworkConfig) -> None:
         """Normalise the last dimension, of size H."""
         super().__init__(config.hidden_size, eps=config.layernorm_epsilon, dtype=config.params_dtype)
-        for parameter in self.parameters():
-            setattr(parameter, "sequence_parallel", config.sequence_parallel)  # noqa: B010 (torch's type has no such attribute)
+        row_by_row(self, config)
 
 
 class MLP(MegatronModule):
