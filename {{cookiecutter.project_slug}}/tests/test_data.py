@@ -332,7 +332,7 @@ def test_more_validation_items_than_there_are_are_refused(size, refused, run_dir
 @pytest.mark.slow
 def test_missing_data_is_refused(refused, run_dir, tmp_path):
     words = ["--data.dataset", "full", "--data.root", tmp_path / "nothing"]
-    assert "train-images-idx3-ubyte is missing" in refused("pretrain", *CPU, *run_dir, *words)
+    assert "raw is missing: run with --data.download true" in refused("pretrain", *CPU, *run_dir, *words)
 
 
 @pytest.mark.slow
