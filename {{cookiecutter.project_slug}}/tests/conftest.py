@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from {{cookiecutter.__package_name}}.cli import FINETUNE, PROG, main
+from {{cookiecutter.__package_name}}.data.item import SEQUENCE_LENGTH
 from {{cookiecutter.__package_name}}.names import METRICS_FILE
 from {{cookiecutter.__package_name}}.settings import DataSettings, ModelSettings, Settings, TrainingSettings
 
@@ -65,6 +66,12 @@ def change(settings: Settings, **changes: Any) -> Settings:
         for name, value in changes.items()
     }
     return replace(settings, **new)
+
+
+def needs_sequence_for(settings: Settings) -> None:
+    """Skip a test of sequence parallel if so many ranks cannot share your sequence; all other layouts must work."""
+    if settings.parallel.sequence and SEQUENCE_LENGTH % settings.parallel.tensor:
+        pytest.skip(f"{settings.parallel.tensor} ranks cannot share a sequence of {SEQUENCE_LENGTH}")
 
 
 @pytest.fixture

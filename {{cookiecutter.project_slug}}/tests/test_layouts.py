@@ -6,12 +6,13 @@ A quick part of what `make layouts` runs, with a small network; and for each pro
 import json
 import math
 import shutil
+from pathlib import Path
 
 import in_ranks
 import numpy as np
 import pytest
 import torch
-from conftest import PACKAGE, TINY, change, read_rows
+from conftest import PACKAGE, TINY, change, needs_sequence_for, read_rows
 
 from {{cookiecutter.__package_name}} import cli, names, training
 from {{cookiecutter.__package_name}}.errors import UserError
@@ -48,8 +49,7 @@ REFERENCE = Layout(ParallelSettings(), 1, "cpu")
 def layout(name):
     parallel, num_microbatches = LAYOUTS[name]
     spread = Layout(ParallelSettings(**parallel), num_microbatches, "cpu")
-    if problem := spread.problem(SHORT):
-        pytest.skip(problem)  # your network cannot be split so
+    needs_sequence_for(spread.settings(SHORT, Path()))
     return spread
 
 

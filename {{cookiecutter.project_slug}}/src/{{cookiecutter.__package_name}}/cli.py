@@ -54,12 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     command, arguments = _split(sys.argv[1:] if argv is None else argv)
     try:
-        code = COMMANDS[command](arguments)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:  # whoever read, `head` perhaps, has seen enough; nobody takes what is left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return COMMANDS[command](arguments)
     except UserError as error:
         if not isinstance(error, ToldError):
             _complain(str(error))
@@ -183,7 +178,13 @@ def doctor(argv: list[str]) -> int:
     argparse.ArgumentParser(prog=f"{PROG} doctor", description=_first_line(doctor)).parse_args(argv)
     from .doctor import diagnose
 
-    return diagnose()
+    try:
+        code = diagnose()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever read, `head` perhaps, has seen enough; nobody takes what is left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {

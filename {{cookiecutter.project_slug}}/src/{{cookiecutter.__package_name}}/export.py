@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from . import export_example, names
 from .data.item import INPUT_RANGE, INPUT_SHAPE
@@ -32,7 +32,7 @@ from .training import DTYPES, make_module, make_trainer
 
 WEIGHTS_FILE, MODEL_FILE, EXAMPLE_FILE = "model.safetensors", "model.json", "load.py"
 
-TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.1}
+TOLERANCES = {"fp32": 1e-4, "bf16": 0.1}
 """How far the outputs of both may differ, relative to the largest if that is above 1. Seen: 1.1e-6 and 0.034, since
 Megatron's layers round before they add the bias and torch's only after it."""
 
@@ -68,14 +68,14 @@ def export_run(settings: Settings, output: Path | None = None) -> Path:
         (new / WEIGHTS_FILE).write_bytes(save(weights, {"format": "pt"}))  # save_file leaves it to the owner only
         description = json.dumps(_describe(settings, checkpoint, outputs), indent=2)
         (new / MODEL_FILE).write_text(description + "\n", encoding="utf-8")
-        if problem := _misfit(new, inputs, outputs):
+        if problem := _misfit(new, inputs, outputs, TOLERANCES[settings.training.precision]):
             tell(f"no {EXAMPLE_FILE}: export_example.py is not the network of model.py ({problem}); change it likewise")
         else:
             shutil.copyfile(export_example.__file__, new / EXAMPLE_FILE)
     return folder
 
 
-def _misfit(folder: Path, inputs: torch.Tensor, outputs: dict[str, torch.Tensor]) -> str | None:
+def _misfit(folder: Path, inputs: Tensor, outputs: dict[str, Tensor], tolerance: float) -> str | None:
     """Say how the example, which loads an export, computes something else than the network did; None if it does not."""
     try:
         with torch.no_grad():
@@ -86,8 +86,9 @@ def _misfit(folder: Path, inputs: torch.Tensor, outputs: dict[str, torch.Tensor]
     if shapes[0] != shapes[1]:
         return f"it gives {shapes[0]}, not {shapes[1]}"
     for name, value in outputs.items():
-        difference = float((found[name] - value).abs().max() / value.abs().max().clamp(min=1))
-        if not difference <= TOLERANCES[value.dtype]:
+        ours, theirs = value.double(), found[name].double()
+        difference = float((theirs - ours).abs().max() / ours.abs().max().clamp(min=1))
+        if not difference <= tolerance:
             return f"its {name} differs by {difference:.1e}"
     return None
 
@@ -117,7 +118,7 @@ def _network(settings: Settings, checkpoint: Path) -> Iterator[nn.Module]:
         yield module.module.eval()
 
 
-def _describe(settings: Settings, checkpoint: Path, outputs: dict[str, torch.Tensor]) -> dict[str, Any]:
+def _describe(settings: Settings, checkpoint: Path, outputs: dict[str, Tensor]) -> dict[str, Any]:
     """Return what MODEL_FILE holds."""
     score = score_of(checkpoint)
     packages = ("torch", "safetensors", "megatron-core", "nemo-toolkit")

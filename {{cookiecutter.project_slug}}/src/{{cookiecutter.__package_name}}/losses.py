@@ -124,8 +124,8 @@ class PassthroughReduction(MegatronLossReduction):
 
     def forward(self, batch: MnistItem, forward_out: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return a loss that nobody reads, and the outputs with label, idx and every other number of the items."""
-        numbers: dict[str, Any] = {key: value for key, value in dict[str, Any](batch).items() if value.ndim == 1}
-        own = {key if key in (IDX, LABEL) else f"{TRUTH}{key}": value for key, value in numbers.items()}
+        items: dict[str, Any] = {**batch}
+        own = {key if key in (IDX, LABEL) else f"{TRUTH}{key}": items[key] for key in items if items[key].ndim == 1}
         return torch.zeros(1), {**forward_out, **own}
 
     def reduce(self, losses_reduced_per_micro_batch: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -129,7 +129,7 @@ def predict(settings: Settings) -> Path:
         if (probability := outputs.get(names.PROBABILITY)) is not None:
             columns |= {"prediction": probability.argmax(axis=1), "probability": probability.max(axis=1)}
         columns |= {name: array for name, array in outputs.items() if array.ndim == 1}
-        if len(columns) == 2:
+        if not any(name not in (names.IDX, names.LABEL) and not name.startswith(names.TRUTH) for name in columns):
             raise UserError(
                 f"{settings.run_dir} is an {settings.network}, which predicts nothing for an item: give a finetuned run"
             )
