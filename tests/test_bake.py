@@ -71,6 +71,7 @@ src/<package>/runtime/cpu.py
 src/<package>/runtime/cuda_graph.py
 src/<package>/runtime/failures.py
 src/<package>/runtime/fused_adam.py
+src/<package>/runtime/launch.py
 src/<package>/runtime/lone_rank.py
 src/<package>/runtime/noise.py
 src/<package>/runtime/orphans.py
@@ -103,6 +104,7 @@ tests/test_resume.py
 tests/test_rooms.py
 tests/test_runtime.py
 tests/test_runtime_canaries.py
+tests/test_runtime_ranks.py
 tests/test_settings.py
 tests/test_training.py
 """

@@ -40,6 +40,7 @@ MAY_IMPORT = {
     "runtime.fused_adam": set(),
     "runtime.failures": {"errors"},
     "runtime.orphans": set(),
+    "runtime.launch": {"runtime.orphans"},
     "runtime.writer": set(),
     "runtime.clipping": set(),
     "runtime.lone_rank": set(),
@@ -115,7 +116,7 @@ MAY_IMPORT = {
     # the front door
     "doctor": {"errors"},
     "parsing": {"errors", "settings"},
-    "cli": {"errors", "names", "parsing", "run_settings", "runtime.noise", "settings"},
+    "cli": {"errors", "names", "parsing", "run_settings", "runtime.launch", "runtime.noise", "settings"},
     # packages
     "__init__": {"runtime.placeholders"},
     "__main__": {"cli"},

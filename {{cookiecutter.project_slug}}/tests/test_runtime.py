@@ -21,7 +21,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY
 from packaging.specifiers import SpecifierSet
 
 import {{cookiecutter.__package_name}} as package
@@ -590,55 +589,6 @@ def test_a_traceback_keeps_what_is_ours_and_where_a_library_fails(capsys: pytest
     assert files == ["test_runtime.py", "test_runtime.py", "__init__.py", "decoder.py", "decoder.py"]
     assert "json.decoder.JSONDecodeError: Expecting property name" in first
     assert "RuntimeError: no such luck\n(frames of libraries are left out" in second
-
-
-# --- failures
-
-FAILS = """
-import sys
-from {package}.runtime import noise
-noise.quiet()
-from {package} import cli, training
-from {package}.errors import UserError
-
-class Failing(training.Progress):
-    def on_train_batch_end(self, trainer, *arguments):
-        if trainer.global_rank == {rank}:
-            raise {error}("no such luck")
-
-training.Progress = Failing
-sys.exit(cli.main(sys.argv[1:]))
-"""
-
-
-@pytest.fixture
-def fail(command: Callable, tmp_path: Path) -> Callable:
-    """Train in two processes, of which one fails after its first step."""
-
-    def run(rank: int, error: str) -> subprocess.CompletedProcess:
-        script = tmp_path / "train.py"
-        script.write_text(FAILS.format(package=PACKAGE, rank=rank, error=error))
-        words = ["--accelerator", "cpu", "--parallel.devices", "2", "--data.root", TINY.data.root]
-        return command("pretrain", *words, "--run_dir", str(tmp_path / "run"), script=script)
-
-    return run
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_mistake_that_one_rank_finds_is_told_once_and_in_words(rank: int, fail: Callable) -> None:
-    answer = fail(rank, "UserError")
-    assert answer.returncode == 2
-    begins, *others = answer.stderr.splitlines()
-    assert begins.startswith("training steps 1 to ")
-    assert others == [f"error on rank {rank}: no such luck"]
-
-
-@pytest.mark.slow
-def test_a_defect_of_one_rank_keeps_its_traceback(fail: Callable) -> None:
-    answer = fail(1, "ValueError")
-    assert answer.returncode != 0
-    assert "ValueError: no such luck" in answer.stderr
 
 
 # --- README.md

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 from .errors import ToldError, UserError
 from .names import LAYOUTS_FILE
 from .parsing import did_you_mean, parse, rename
 from .run_settings import load_settings
-from .runtime import noise
+from .runtime import launch, noise
 from .settings import ParallelSettings, Settings, TrainingSettings
 
 PROG = (__package__ or "").replace("_", "-")
@@ -102,9 +103,7 @@ def finetune(argv: list[str]) -> int:
 def evaluate(argv: list[str]) -> int:
     """Score a run on the whole test set: --from RUN."""
     settings = _settings_of_run("evaluate", argv)
-    _quiet_unless(settings.verbose)
-    with _explained():
-        from . import training
+    training = _import_training(settings)
     result = training.evaluate(settings)
     _say("  ".join(f"{name} {value:.4f}" for name, value in result.items() if isinstance(value, float)))
     _say(f"over {result['num_items']:,} test items; written to {settings.run_dir}")
@@ -115,9 +114,7 @@ def evaluate(argv: list[str]) -> int:
 def predict(argv: list[str]) -> int:
     """Predict the whole test set into predictions.csv: --from RUN."""
     settings = _settings_of_run("predict", argv)
-    _quiet_unless(settings.verbose)
-    with _explained():
-        from . import training
+    training = _import_training(settings)
     _say(f"wrote {training.predict(settings)}")
     return 0
 
@@ -201,17 +198,24 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 
 def _train(command: str, argv: list[str], defaults: Settings) -> int:
     settings = _checked(_parse(command, argv, defaults))
-    _quiet_unless(settings.verbose)
-    with _explained():
-        from . import training
+    training = _import_training(settings)
     result = training.train(settings)
     if result.has_stopped:
         _say(f"stopped after step {result.steps} of {settings.training.max_steps}; go on with --resume true")
-        return STOPPED if _is_first_rank() else 0  # another code would make Lightning kill the first rank
+        return STOPPED if _is_first_rank() else 0  # another code would be a failure to who started this rank
     _say(f"trained to step {result.steps} in {result.seconds:.0f} s; the run is in {result.run_dir}")
     or_finetune = f", or {PROG} finetune --from {result.run_dir}" if command == "pretrain" else ""
     _say(f"Next: {PROG} evaluate --from {result.run_dir}{or_finetune}")
     return 0
+
+
+def _import_training(settings: Settings) -> ModuleType:
+    """Import the training, in all ranks at once."""
+    _quiet_unless(settings.verbose)
+    launch.start_ranks(settings.parallel.devices)
+    with _explained():
+        from . import training
+    return training
 
 
 @contextmanager

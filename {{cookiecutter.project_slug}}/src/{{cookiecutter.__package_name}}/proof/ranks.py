@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -96,14 +97,13 @@ def start_ranks(
         arguments: what it takes; what it takes and returns is pickled.
         processes: number of ranks.
         logs: folder for `rank<n>.log`, all that a rank prints.
-        accelerator: "cpu" or "gpu"; a process that uses CUDA cannot be forked, and so imports everything itself.
+        accelerator: "cpu" or "gpu".
     """
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     logs.mkdir(parents=True, exist_ok=True)
-    context = multiprocessing.get_context("forkserver" if accelerator == "cpu" else "spawn")
-    if accelerator == "cpu":
-        context.set_forkserver_preload([f"{__package__}.preload"])
+    context = multiprocessing.get_context(_start_method(accelerator))
+    context.set_forkserver_preload([f"{__package__}.preload"])
     work = pickle.dumps((target, arguments))  # so that a rank can mute itself before it imports the target's module
     ranks = Ranks([], [], [], TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False))
     for rank in range(processes):
@@ -119,6 +119,28 @@ def start_ranks(
         ranks.answers.append(answer)
         ranks.logs.append(log)
     return ranks
+
+
+@cache
+def _start_method(accelerator: str) -> str:
+    """Fork, unless an import of the network's has used CUDA: what is forked from there cannot; then import anew."""
+    if accelerator == "cpu":
+        return "forkserver"
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([f"{__package__}.preload"])
+    trial = context.Process(target=_use_cuda)
+    trial.start()
+    trial.join()
+    return "spawn" if trial.exitcode else "forkserver"
+
+
+def _use_cuda() -> None:
+    import torch
+
+    try:
+        torch.zeros(1, device="cuda")
+    except (AssertionError, RuntimeError):
+        sys.exit(1)
 
 
 def run_ranks(

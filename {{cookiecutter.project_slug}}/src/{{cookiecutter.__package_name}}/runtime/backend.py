@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
 import torch
 from nemo.lightning.callback_group import CallbackGroup
+from torch.distributed import distributed_c10d
 
 from ..errors import UserError
 from . import clipping, cpu, cuda_graph, failures, fused_adam, lone_rank, orphans, weak_hooks, writer
@@ -53,9 +54,13 @@ def prepared(
     try:
         with failures.told_once():
             yield chosen
+    except BaseException:
+        _forget_the_run(distributed_c10d._abort_process_group)  # without waiting for the other ranks
+        raise
+    else:
+        _forget_the_run(torch.distributed.destroy_process_group)
     finally:
         gc.unfreeze()
-        _forget_the_run()
 
 
 def choose(accelerator: Literal["auto", "cpu", "gpu"], devices: int) -> Literal["cpu", "gpu"]:
@@ -73,7 +78,7 @@ def choose(accelerator: Literal["auto", "cpu", "gpu"], devices: int) -> Literal[
     return chosen
 
 
-def _forget_the_run() -> None:
+def _forget_the_run(leave_groups: Callable[[], None]) -> None:
     """Drop the groups and counters that Megatron and NeMo keep for the whole process."""
     from megatron.core import num_microbatches_calculator, parallel_state
 
@@ -81,4 +86,4 @@ def _forget_the_run() -> None:
     parallel_state.destroy_model_parallel()
     num_microbatches_calculator.unset_num_microbatches_calculator()
     if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+        leave_groups()

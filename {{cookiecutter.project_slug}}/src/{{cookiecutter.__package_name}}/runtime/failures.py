@@ -1,7 +1,7 @@
 """A mistake of the user's that one rank finds is told by that rank, once, and ends all of them.
 
-On the last stage alone a network's outputs or a new head can be wrong. The other ranks then see a closed connection, or
-wait for ever; what they would say explains nothing.
+On the last stage alone a network's outputs or a new head can be wrong. The other ranks then see a closed connection,
+or wait on their GPU for ever; what they would say explains nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.distributed.distributed_c10d import _get_default_store
 
 from ..errors import ToldError, UserError
 
-_COUNT, _REASON = "failed ranks", "why they failed"
+_REASON = "why the run ends"
 
 
 @contextmanager
@@ -39,12 +39,13 @@ def told_once() -> Iterator[None]:
 def _told(error: Exception) -> str | None:
     """Tell a UserError if no rank has told one; return the reason why the run ends, or None if it is a defect."""
     store = _get_default_store()
-    is_users = isinstance(error, UserError)
+    own = f"error on rank {torch.distributed.get_rank()}: {error}" if isinstance(error, UserError) else None
     try:
-        if is_users:
-            store.set(_REASON, str(error))
-            if store.add(_COUNT, 1) == 1:
-                print(f"error on rank {torch.distributed.get_rank()}: {error}", file=sys.stderr, flush=True)
-        return store.get(_REASON).decode() if store.check([_REASON]) else None
+        if own is None:
+            return store.get(_REASON).decode() if store.check([_REASON]) else None
+        reason = store.compare_set(_REASON, "", own).decode()  # sets it if nobody has
     except torch.distributed.DistError:  # the first rank has ended, and with it the store
-        return str(error) if is_users else None
+        return own
+    if reason == own:
+        print(own, file=sys.stderr, flush=True)
+    return reason
