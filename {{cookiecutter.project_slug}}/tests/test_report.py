@@ -20,6 +20,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 import yaml
+from matplotlib.axes import Axes
 
 from {{cookiecutter.__package_name}} import names, report_curves, report_figures
 from {{cookiecutter.__package_name}}.report import COMMAND, ReportError, make_report, read_chain, read_run
@@ -84,6 +85,13 @@ def drawings(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Any, ...]]:
 
 
 quick = pytest.mark.usefixtures("drawings")
+
+
+def legend_of(axes: Axes) -> list[str]:
+    """Return the entries of a legend that is there."""
+    legend = axes.get_legend()
+    assert legend
+    return [text.get_text() for text in legend.get_texts()]
 
 
 class Links(HTMLParser):
@@ -266,8 +274,23 @@ def test_a_loss_that_broke_is_said_and_the_rest_drawn(tmp_path: Path, drawings: 
     (tmp_path / names.METRICS_FILE).write_text("step,reduced_train_loss\n0,1\n1000,nan\n1001,inf\n")
     page = make_report(tmp_path)
     assert "reduced_train_loss is not finite at 2 of 3 logged steps, first at step 1,000." in text_of(page)
-    (curves,) = drawings["loss_curves"]
-    assert [part.tolist() for part in curves["reduced_train_loss"]] == [[0], [1]]
+    assert "Last values: reduced_train_loss inf." in text_of(page)
+    (axes,) = report_curves.loss_curves(report_figures.LIGHT, *drawings["loss_curves"]).axes
+    assert [line.get_xydata().tolist() for line in axes.lines] == [[[0, 1]]]
+    assert legend_of(axes) == ["training (not finite at 2 of 3 points)"]
+
+
+def test_a_picture_that_would_have_no_finite_value_is_left_out(tmp_path: Path, drawings: dict[str, Any]) -> None:
+    (tmp_path / names.METRICS_FILE).write_text("step,reduced_train_loss,val_accuracy\n0,nan,inf\n")
+    assert "val_accuracy is not finite at 1 of 1 logged steps" in text_of(make_report(tmp_path))
+    assert not drawings
+
+
+def test_a_validation_loss_that_is_never_finite_is_said_in_the_picture() -> None:
+    steps = np.arange(3.0)
+    curves = {names.TRAIN_LOSS: (steps, steps + 1), names.VAL_LOSS: (steps, steps * np.nan)}
+    (axes,) = report_curves.loss_curves(report_figures.LIGHT, curves).axes
+    assert legend_of(axes) == ["training", "validation (not finite at 3 of 3 points)"]
 
 
 BROKEN = {
@@ -450,6 +473,56 @@ def test_the_loss_gets_a_log_axis_beyond_one_decade() -> None:
     for values, scale in ((steps + 2, "linear"), (steps + 0.5, "log"), (steps, "linear")):
         figure = report_curves.loss_curves(report_figures.LIGHT, {names.TRAIN_LOSS: (steps, values)})
         assert figure.axes[0].get_yscale() == scale
+        assert ("log scale" in figure.axes[0].get_ylabel()) == (scale == "log")
+
+
+def test_every_slim_panel_has_three_ticks_and_says_if_it_is_log() -> None:
+    steps = np.arange(4.0)
+    curves = dict.fromkeys((names.TRAIN_LOSS, names.LEARNING_RATE, names.GRAD_NORM), (steps, 10.0**-steps))
+    _, rate, norm = report_curves.loss_curves(report_figures.LIGHT, curves).axes
+    assert [text.get_text() for text in rate.get_yticklabels()] == ["0", "0.5", "1"]
+    assert [text.get_text() for text in norm.get_yticklabels()] == ["0.001", "0.032", "1"]
+    assert (rate.get_ylabel(), norm.get_ylabel()) == ("learning\nrate", "gradient\nnorm (log)")
+
+
+def test_accuracy_is_shown_from_where_its_steep_rise_ends() -> None:
+    steps = np.arange(100.0)
+    shapes = {"steep": 1 - 0.9 * np.exp(-steps / 5), "slow": 0.1 + steps / 200, "perfect": np.ones(100)}
+    limits = {}
+    for name, values in shapes.items():
+        curves = {names.TRAIN_ACCURACY: (steps, values)}
+        (axes,) = report_curves.metric_curves(report_figures.LIGHT, curves, names.ACCURACY).axes
+        limits[name] = axes.get_ylim()
+        assert limits[name][0] < values[25:].min() and values.max() <= limits[name][1] <= 1
+    assert limits["steep"][0] > 0.9 and limits["slow"][0] < 0.1
+
+
+def test_predicted_over_true_has_equal_axes_and_names_its_line() -> None:
+    truth, answer = np.array([0.0, 9.0, np.nan]), np.array([1.0, 5.0, -2.0])
+    (axes,) = report_figures.answers(report_figures.LIGHT, "life", answer, truth).axes
+    assert axes.get_xlim() == axes.get_ylim()
+    assert [line.get_xydata().tolist() for line in axes.lines] == [[[-2, -2], [9, 9]]]
+    assert axes.get_aspect() == 1 and legend_of(axes) == ["predicted = true"]
+
+
+@pytest.mark.parametrize("classes", [2, 4, 10, 20])
+def test_recall_stands_beside_its_row_and_its_name_beside_the_matrix(classes: int) -> None:
+    with matplotlib.style.context(report_figures.LIGHT.style()):
+        figure = report_figures.confusion(report_figures.LIGHT, 1000 * np.eye(classes, dtype=int))
+        figure.draw_without_rendering()
+    matrix, (recall,) = figure.axes[0], figure.axes[0].child_axes
+    assert [text.get_text() for text in recall.get_yticklabels()] == ["100.0%"] * classes
+    assert recall.get_yticks().tolist() == list(range(classes))
+    name, box = recall.yaxis.label.get_window_extent(), matrix.get_window_extent()
+    assert box.x1 < name.x0 and box.y0 < name.y0 and name.y1 < box.y1
+    cell = box.width / classes
+    assert all(text.get_window_extent().width < cell for text in matrix.texts)
+
+
+def test_colours_of_classes_stay_apart() -> None:
+    rgb = np.array([matplotlib.colors.to_rgb(colour) for colour in report_figures.CLASS_COLOURS])
+    apart = np.linalg.norm(rgb[:, None] - rgb[None], axis=-1) + 9 * np.eye(10)
+    assert apart.min() > 0.35
 
 
 def test_the_report_works_without_torch(tmp_path: Path) -> None:

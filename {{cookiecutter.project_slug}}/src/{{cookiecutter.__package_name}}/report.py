@@ -205,19 +205,19 @@ Pictures = Iterator[tuple[str, tuple[Picture, str]]]  # name -> (picture, captio
 
 
 def _curve_pictures(curves: dict[str, tuple[Array, Array]]) -> Pictures:
-    kept = {name: (steps[np.isfinite(values)], values[np.isfinite(values)]) for name, (steps, values) in curves.items()}
-    kept = {name: curve for name, curve in kept.items() if len(curve[0])}
-    if losses := _ends(kept, (names.TRAIN_LOSS, names.VAL_LOSS)):
-        yield "loss", (figures.render(report_curves.loss_curves, kept), losses)
-    logged = (re.fullmatch("(?:train|val)_(.+)", name) for name in kept if name != names.VAL_LOSS)
+    if losses := _ends(curves, (names.TRAIN_LOSS, names.VAL_LOSS)):
+        yield "loss", (figures.render(report_curves.loss_curves, curves), losses)
+    logged = (re.fullmatch("(?:train|val)_(.+)", name) for name in curves if name != names.VAL_LOSS)
     for name in dict.fromkeys(match[1] for match in logged if match):
-        ends = _ends(kept, (f"train_{name}", f"val_{name}"))
-        yield name, (figures.render(report_curves.metric_curves, kept, name), ends)
+        if ends := _ends(curves, (f"train_{name}", f"val_{name}")):
+            yield name, (figures.render(report_curves.metric_curves, curves, name), ends)
 
 
 def _ends(curves: dict[str, tuple[Array, Array]], pair: tuple[str, str]) -> str:
-    ends = [f"{name} {curves[name][1][-1]:.4g}" for name in pair if name in curves]
-    return f"Last values: {', '.join(ends)}." if ends else ""
+    """Tell the last values of a pair of curves, or nothing if there is no finite value to draw."""
+    logged = {name: curves[name][1] for name in pair if name in curves}
+    ends = ", ".join(f"{name} {values[-1]:.4g}" for name, values in logged.items())
+    return f"Last values: {ends}." if any(np.isfinite(values).any() for values in logged.values()) else ""
 
 
 def _output_pictures(out: dict[str, Array]) -> Pictures:

@@ -1,6 +1,6 @@
 """The curves of the report: what a run logged, over its steps; `report_figures.render` makes pictures of them.
 
-Curves hold finite values only.
+Only finite values are drawn; the legend tells of the others.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from . import names
 from .report_figures import SIZE, Array, Theme
@@ -20,26 +20,21 @@ Curves = Mapping[str, tuple[Array, Array]]  # metric name -> (steps, values)
 def loss_curves(theme: Theme, curves: Curves) -> Figure:
     """Draw the losses, and below them slim panels for learning rate and gradient norm where they were logged."""
     slim = {names.LEARNING_RATE: "learning\nrate", names.GRAD_NORM: "gradient\nnorm"}
-    slim = {name: label for name, label in slim.items() if name in curves}
+    slim = {name: label for name, label in slim.items() if name in curves and np.isfinite(curves[name][1]).any()}
     figure = Figure(figsize=SIZE, layout="constrained")
-    panels = figure.subplots(1 + len(slim), 1, sharex=True, squeeze=False, height_ratios=[4.2] + [1] * len(slim))[:, 0]
+    panels = figure.subplots(1 + len(slim), 1, sharex=True, squeeze=False, height_ratios=[3.8] + [1] * len(slim))[:, 0]
     panels[0].set_title("Loss")
-    _draw_pair(panels[0], theme, curves, names.TRAIN_LOSS, names.VAL_LOSS)
-    losses = [curves[name][1] for name in (names.TRAIN_LOSS, names.VAL_LOSS) if name in curves]
-    values = np.concatenate(losses or [np.ones(1)])
-    if 0 < 10 * values.min() < values.max():
+    panels[0].set_ylabel("loss")
+    drawn = _draw_pair(panels[0], theme, curves, names.TRAIN_LOSS, names.VAL_LOSS)
+    if _spans_a_decade(np.concatenate(drawn)):
+        panels[0].set_ylabel("loss (log scale)")
         panels[0].set_yscale("log")
         # A range of one or two decades has few powers of ten in it: also label 2 and 5 times them.
         panels[0].yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         panels[0].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        panels[0].yaxis.set_minor_formatter(NullFormatter())
-        panels[0].tick_params(which="minor", length=0)
+        panels[0].minorticks_off()
     for axes, (name, label) in zip(panels[1:], slim.items(), strict=True):
-        axes.plot(*curves[name], color=theme.muted, linewidth=1.1)
-        axes.set_ylabel(label)
-        if (top := curves[name][1].max()) > 0:
-            axes.set_yticks([0, top], ["0", f"{top:.2g}"])
-            axes.set_ylim(-0.06 * top, 1.1 * top)
+        _draw_slim(axes, theme, *_finite(*curves[name])[:2], label, log=name == names.GRAD_NORM)
     figure.align_ylabels()
     _step_axis(panels)
     return figure
@@ -51,28 +46,68 @@ def metric_curves(theme: Theme, curves: Curves, name: str) -> Figure:
     axes = figure.subplots()
     axes.set_title(name.capitalize())
     axes.margins(y=0.08)
-    _draw_pair(axes, theme, curves, f"train_{name}", f"val_{name}")
+    drawn = _draw_pair(axes, theme, curves, f"train_{name}", f"val_{name}")
     if name == names.ACCURACY:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.set_ylim(_accuracy_limits(drawn))
     _step_axis([axes])
     return figure
 
 
-def _draw_pair(axes: Axes, theme: Theme, curves: Curves, train: str, val: str) -> None:
-    """Draw a metric of both splits: training is noisy and gets a smoothed line, validation is points."""
+def _accuracy_limits(curves: list[Array]) -> tuple[float, float]:
+    """Give the steep rise of the first quarter at most as much height as all that follows; the rest is cut off."""
+    values, later = np.concatenate(curves), np.concatenate([values[len(values) // 4 :] for values in curves])
+    low = max(values.min(), 2 * later.min() - values.max())
+    margin = 0.05 * (values.max() - low) or 0.05
+    return max(low - margin, 0.0), min(values.max() + margin, 1.0)
+
+
+def _draw_pair(axes: Axes, theme: Theme, curves: Curves, train: str, val: str) -> list[Array]:
+    """Draw a metric of both splits and return its values; training is noisy and gets a smoothed line."""
+    drawn = []
     if train in curves:
-        steps, values = curves[train]
+        steps, values, broken = _finite(*curves[train])
         window = len(values) // 20
         if window > 1:
-            axes.plot(steps, values, color=theme.train, alpha=0.4, linewidth=0.8, label="training")
+            axes.plot(steps, values, color=theme.train, alpha=0.4, linewidth=0.8, label=f"training{broken}")
             label = f"training, mean of {2 * (window // 2) + 1} points"
             axes.plot(steps, _smooth(values, window // 2), color=theme.train, label=label)
         else:
-            axes.plot(steps, values, color=theme.train, label="training")
+            axes.plot(steps, values, color=theme.train, label=f"training{broken}")
+        drawn.append(values)
     if val in curves:
-        axes.plot(*curves[val], color=theme.val, marker="o", markersize=4.5, linewidth=1.2, label="validation")
-    if train in curves or val in curves:
-        axes.legend()
+        steps, values, broken = _finite(*curves[val])
+        label = f"validation{broken}"
+        axes.plot(steps, values, color=theme.val, marker="o", markersize=4.5, linewidth=1.2, label=label)
+        drawn.append(values)
+    axes.legend()
+    return drawn
+
+
+def _draw_slim(axes: Axes, theme: Theme, steps: Array, values: Array, label: str, log: bool) -> None:
+    """Draw a curve where there is room for three ticks; a log axis shows what follows after a first peak."""
+    axes.plot(steps, values, color=theme.muted, linewidth=1.1)
+    top = values.max()
+    ticks = np.unique(np.linspace(0, top, 3))
+    if log and _spans_a_decade(values):
+        axes.set_yscale("log")
+        axes.minorticks_off()
+        ticks, label = np.geomspace(values.min(), top, 3), f"{label} (log)"
+    elif top > 0:
+        axes.set_ylim(-0.06 * top, 1.1 * top)
+    axes.set_yticks(ticks, [f"{tick:.2g}" for tick in ticks])
+    axes.set_ylabel(label)
+
+
+def _finite(steps: Array, values: Array) -> tuple[Array, Array, str]:
+    """Return what can be drawn of a curve, and words for the legend that tell of the rest."""
+    good = np.isfinite(values)
+    broken = f" (not finite at {(~good).sum():,} of {len(good):,} points)"
+    return steps[good], values[good], "" if good.all() else broken
+
+
+def _spans_a_decade(values: Array) -> bool:
+    return bool(0 < 10 * values.min() < values.max())
 
 
 def _smooth(values: Array, reach: int) -> Array:

@@ -26,10 +26,11 @@ MISTAKE_GRID = (4, 6)  # rows and columns of images
 GAP = 3  # pixels of paper between tiles
 MAX_CLASSES_WITH_COUNTS = 20  # beyond this the numbers in a confusion matrix overlap
 
-# Petroff's ten colours (arXiv 2107.02270), chosen to stay apart for colour-blind readers; here in the order of labels.
+# Found by a search for ten colours that stay far apart in OKLab, for colour-blind readers too, and show on both papers.
+# In the order of labels; each is the farthest from those before it, so that few classes get the most distinct ones.
 CLASS_COLOURS = (
-    *("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6"),
-    *("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"),
+    *("#0077ff", "#ff5500", "#00dd88", "#eebb00", "#dd99bb"),
+    *("#007788", "#bb0066", "#66ccff", "#885500", "#9933cc"),
 )
 
 
@@ -138,15 +139,15 @@ def latent_space(theme: Theme, latent: Array, label: Array) -> Figure:
     axes.set_title(f"Latent space: {explained.sum():.0%} of its variance in two of {latent.shape[1]} dimensions")
     colours = np.array([CLASS_COLOURS[int(c) % len(CLASS_COLOURS)] for c in label])
     drawn = np.random.default_rng(0).permutation(len(points))[:MOST_POINTS]  # mixed, so that no class lies on top
-    axes.scatter(points[drawn, 0], points[drawn, 1], s=9, c=colours[drawn], alpha=0.6, linewidths=0)
+    axes.scatter(points[drawn, 0], points[drawn, 1], s=9, c=colours[drawn], alpha=0.7, linewidths=0)
     axes.set_aspect("equal", "datalim")
     classes = np.unique(label)
-    centres = _push_apart(np.array([np.median(points[label == c], axis=0) for c in classes]), 0.07 * np.ptp(points))
+    centres = _push_apart(np.array([np.median(points[label == c], axis=0) for c in classes]), 0.055 * np.ptp(points))
     for c, (x, y) in zip(classes, centres, strict=True):
         colour = CLASS_COLOURS[int(c) % len(CLASS_COLOURS)]
-        badge = {"boxstyle": "circle,pad=0.25", "facecolor": colour, "edgecolor": theme.paper, "linewidth": 1.5}
+        badge = {"boxstyle": "circle,pad=0.15", "facecolor": colour, "edgecolor": theme.paper, "linewidth": 1.2}
         ink = LIGHT.ink if np.dot(to_rgb(colour), (0.3, 0.6, 0.1)) > 0.5 else LIGHT.paper
-        axes.text(x, y, str(c), fontsize=12, fontweight="bold", ha="center", va="center", color=ink, bbox=badge)
+        axes.text(x, y, str(c), fontsize=10, fontweight="bold", ha="center", va="center", color=ink, bbox=badge)
     axes.set_xlabel(f"first principal component ({explained[0]:.0%})")
     axes.set_ylabel(f"second principal component ({explained[1]:.0%})")
     axes.set_xticks([])
@@ -186,7 +187,12 @@ def answers(theme: Theme, name: str, answer: Array, truth: Array) -> Figure:
     axes.set_title(f"{name.replace('_', ' ').capitalize()} of the test items")
     drawn = np.random.default_rng(0).permutation(len(truth))[:MOST_POINTS]
     axes.scatter(truth[drawn], answer[drawn], s=9, color=theme.train, alpha=0.5, linewidths=0)
-    axes.axline((float(truth.mean()), float(truth.mean())), slope=1, color=theme.val, linewidth=1.2)
+    # From the lowest number of either kind to the highest, the line also gives both axes the same limits.
+    both = np.concatenate([truth, answer])
+    ends = [np.nanmin(both), np.nanmax(both)]
+    axes.plot(ends, ends, color=theme.val, linewidth=1.2, label="predicted = true")
+    axes.set_aspect("equal")
+    axes.legend(loc="upper left")
     axes.grid()
     axes.set_xlabel("true")
     axes.set_ylabel("predicted")
@@ -207,12 +213,14 @@ def confusion(theme: Theme, counts: Array) -> Figure:
     if len(counts) <= MAX_CLASSES_WITH_COUNTS:
         axes.set_xticks(classes, classes)
         axes.set_yticks(classes, classes)
+        size = min(8.5, 110 / len(counts))  # four digits fit into a cell
         for (row, column), count in np.ndenumerate(counts):
             colour = theme.paper if share[row, column] > 0.4 else theme.ink if count else theme.grid
-            axes.text(column, row, str(count), ha="center", va="center", fontsize=8.5, color=colour)
-        for row in classes[totals[:, 0] > 0]:
-            axes.text(len(counts) - 0.3, row, f"{share[row, row]:.1%}", va="center", fontsize=8.5, color=theme.muted)
-        axes.text(len(counts) - 0.3, -0.8, "recall", va="center", fontsize=8.5, color=theme.muted)
+            axes.text(column, row, str(count), ha="center", va="center", fontsize=size, color=colour)
+        recall, present = axes.secondary_yaxis("right"), classes[totals[:, 0] > 0]
+        recall.set_yticks(present, [f"{share[row, row]:.1%}" for row in present], fontsize=8.5)
+        recall.set_ylabel("recall")
+        recall.spines[:].set_visible(False)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     axes.spines[:].set_visible(False)
