@@ -18,6 +18,6 @@ def plain_network(weights: dict[str, Any]) -> Network:
     }
     heads = {"reconstruction": "image_decoder.rows.weight", "logits": "classifier.scores.weight"}
     outputs = {name: (10,) for name, weight in heads.items() if weight in weights}
-    network = Network({"sizes": sizes, "input": {"shape": (1, pixels, pixels)}, "outputs": outputs})
+    network = Network({"sizes": sizes, "inputs": {"data": {"shape": (1, pixels, pixels)}}, "outputs": outputs})
     network.load_state_dict(weights)
     return network

@@ -7,18 +7,23 @@ import subprocess
 import venv
 from importlib import metadata
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import ENVIRONMENT, PACKAGE, TINY, change
 from packaging.requirements import Requirement
 from safetensors.torch import load_file, save_file
 
 from {{cookiecutter.__package_name}} import cli, export, export_example, names
 from {{cookiecutter.__package_name}}.config import NETWORKS
+from {{cookiecutter.__package_name}}.data import datamodule
 from {{cookiecutter.__package_name}}.data.dataset import EmbeddedMNIST
+from {{cookiecutter.__package_name}}.data.item import INPUT_RANGE, INPUT_SHAPE, MnistItem
 from {{cookiecutter.__package_name}}.errors import UserError
 from {{cookiecutter.__package_name}}.export import EXAMPLE_FILE, MODEL_FILE, WEIGHTS_FILE, export_run
+from {{cookiecutter.__package_name}}.model import Stage
 from {{cookiecutter.__package_name}}.proof.layouts import train_in_ranks
 from {{cookiecutter.__package_name}}.runtime.checkpoint import best_checkpoint
 from {{cookiecutter.__package_name}}.settings import ModelSettings, ParallelSettings, Settings
@@ -168,7 +173,8 @@ def test_the_weights_are_all_there_as_they_were_trained(settings, exported, stag
 def test_the_description_says_what_goes_in_and_out(settings, exported, stage, digits):
     model = json.loads((exported / MODEL_FILE).read_text())
     assert (model["network"], ModelSettings(**model["sizes"])) == (settings.network, settings.model)
-    assert model["input"]["shape"] == list(digits["data"].shape[1:])
+    shape = list(digits["data"].shape[1:])
+    assert model["inputs"] == {"data": {"shape": shape, "dtype": "float32", "range": INPUT_RANGE}}
     assert model["outputs"] == {name: list(value.shape[1:]) for name, value in stage(digits).items()}
     assert f"torch.{model['dtype']}" == str(DTYPES[settings.training.precision])
     best = best_checkpoint(Path(settings.run_dir) / names.CHECKPOINTS_FOLDER).name
@@ -205,6 +211,83 @@ def test_an_example_that_is_another_network_is_left_out_in_words(other, own, pre
     assert {path.name for path in own.iterdir()} == FILES - {EXAMPLE_FILE}
     problem = "its latent differs by" if other else "TypeError: "
     assert f"no load.py: export_example.py is not the network of model.py ({problem}" in capsys.readouterr().err
+
+
+class OtherItems(EmbeddedMNIST):
+    """Digits of another kind: their inks as integers, and how strong each is besides."""
+
+    def __getitems__(self, indices):
+        batch = super().__getitems__(indices)
+        return {**batch, "data": batch["data"].mul(255).round().long(), "gain": 1 + batch["idx"].float()}
+
+
+DESCRIBED = {
+    "data": {"shape": list(INPUT_SHAPE), "dtype": "int64", "range": INPUT_RANGE},
+    "gain": {"shape": [], "dtype": "float32", "range": None},
+}
+
+
+@pytest.fixture(params=[["data"], ["data", "gain"]], ids=["integers", "two inputs"])
+def other_inputs(request, monkeypatch) -> list[str]:
+    """What the network reads of such digits, as if the run had been trained on them; the example knows nothing."""
+    monkeypatch.setitem(MnistItem.__annotations__, "data", Annotated[torch.Tensor, "int64", INPUT_SHAPE])
+    monkeypatch.setitem(MnistItem.__annotations__, "gain", Annotated[torch.Tensor, "float32", ()])
+    monkeypatch.setattr(datamodule, "read", lambda settings, train: OtherItems(train))
+    forward = Stage.forward
+
+    def read_and_forward(stage, batch):
+        data = F.one_hot(batch["data"], 256).argmax(-1) / 255
+        for key in request.param[1:]:
+            data = data * batch[key][:, None, None, None]
+        return forward(stage, {"data": data})
+
+    monkeypatch.setattr(Stage, "forward", read_and_forward)
+    return request.param
+
+
+@pytest.mark.slow
+def test_a_network_with_other_inputs_is_exported_without_the_example(other_inputs, pretrained, tmp_path, capsys):
+    folder = export_run(pretrained.settings, tmp_path / "export")
+    assert {path.name for path in folder.iterdir()} == FILES - {EXAMPLE_FILE}
+    model = json.loads((folder / MODEL_FILE).read_text())
+    assert model["inputs"] == {name: DESCRIBED[name] for name in other_inputs}
+    assert model["outputs"] == {"latent": [8], "reconstruction": list(INPUT_SHAPE)}
+    told = capsys.readouterr().err
+    assert "no load.py: export_example.py is not the network of model.py (" in told
+    assert ("argument 'gain'" if "gain" in other_inputs else "its latent differs by") in told
+
+
+@pytest.mark.slow
+def test_an_example_that_takes_the_other_inputs_too_is_exported(other_inputs, pretrained, tmp_path, monkeypatch):
+    forward = export_example.Network.forward
+    scaled = {
+        1: lambda network, data: forward(network, data / 255),
+        2: lambda network, gain, data: forward(network, data / 255 * gain[:, None, None, None]),
+    }
+    monkeypatch.setattr(export_example.Network, "forward", scaled[len(other_inputs)])
+    folder = export_run(pretrained.settings, tmp_path / "export")
+    assert {path.name for path in folder.iterdir()} == FILES
+
+
+@pytest.mark.slow
+def test_a_network_that_cannot_be_tried_is_exported_in_words(pretrained, own, tmp_path, capsys):
+    away = change(pretrained.settings, data={"dataset": "full", "root": str(tmp_path / "nowhere")})
+    folder = export_run(away, tmp_path / "away")
+    assert {path.name for path in folder.iterdir()} == FILES - {EXAMPLE_FILE}
+    assert (folder / WEIGHTS_FILE).read_bytes() == (own / WEIGHTS_FILE).read_bytes()
+    known = {**json.loads((own / MODEL_FILE).read_text()), "inputs": None, "outputs": None}
+    assert json.loads((folder / MODEL_FILE).read_text()) == known
+    told = capsys.readouterr().err
+    assert "no load.py: the network cannot be tried on test items (DataError: " in told
+    assert "nowhere/MNIST/raw is missing" in told
+
+
+@pytest.mark.slow
+def test_a_weight_with_two_names_is_exported_under_both(pretrained, tmp_path, monkeypatch):
+    plain, latent = Stage.state_dict, "trunk.latent.weight"
+    monkeypatch.setattr(Stage, "state_dict", lambda stage: {**plain(stage), "tied": plain(stage)[latent]})
+    weights = load_file(export_run(pretrained.settings, tmp_path / "export") / WEIGHTS_FILE)
+    assert torch.equal(weights["tied"], weights[latent])
 
 
 @pytest.mark.slow

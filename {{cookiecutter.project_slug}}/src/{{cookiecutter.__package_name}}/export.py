@@ -1,7 +1,8 @@
 """A run's network for the world outside: its weights, what describes them, and plain PyTorch that loads both.
 
 Nobody needs Megatron, NeMo, Lightning or this package to use an export. Its `load.py` is `export_example.py`, which
-says once more in plain PyTorch what `model.py` says: a change of one is a change of the other, as each export checks.
+says once more in plain PyTorch what `model.py` says: a change of one is a change of the other, as each export checks on
+a few test items. It is called with what `model.py` reads of a batch, by name: `network(data=...)`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections import UserDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -19,18 +21,21 @@ from typing import Any
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from . import export_example, names
-from .data.item import INPUT_RANGE, INPUT_SHAPE
+from .data.item import INPUT_RANGE
 from .errors import UserError
 from .files import write_whole_folder
 from .logs import tell
 from .runtime.backend import prepared
 from .runtime.checkpoint import best_checkpoint, score_of, step_of
 from .settings import ParallelSettings, Settings
-from .training import DTYPES, make_module, make_trainer
+from .training import DTYPES, make_data, make_module, make_trainer
 
 WEIGHTS_FILE, MODEL_FILE, EXAMPLE_FILE = "model.safetensors", "model.json", "load.py"
+
+Tensors = dict[str, Tensor]
 
 TOLERANCES = {"fp32": 1e-4, "bf16": 0.1}
 """How far the outputs of both may differ, relative to the largest if that is above 1. Seen: 1.1e-6 and 0.034, since
@@ -42,7 +47,7 @@ def export_run(settings: Settings, output: Path | None = None) -> Path:
 
     model.safetensors holds every weight, whole, by its name in the network and in the dtype it was trained in;
     model.json what rebuilds the network, and what goes in and comes out; load.py does so, and is left out, with a word,
-    if it computes anything else than the network.
+    if it computes anything else than the network, or if the run's data are not here to see that.
 
     Args:
         settings: the run.
@@ -59,29 +64,68 @@ def export_run(settings: Settings, output: Path | None = None) -> Path:
     folder = output or run / names.EXPORT_FOLDER
     _check_room(folder)
     checkpoint = best_checkpoint(run / names.CHECKPOINTS_FOLDER)
-    inputs = torch.rand(4, *INPUT_SHAPE, generator=torch.Generator().manual_seed(0))
-    with _network(settings, checkpoint) as network, torch.no_grad():
-        outputs = network({"data": inputs, "idx": torch.arange(len(inputs))})
+    with _network(settings, checkpoint) as network:
         state = network.state_dict()
+        inputs, outputs, untried = _try(network, settings)
     with write_whole_folder(folder.resolve()) as new:
-        weights = {name: weight for name, weight in state.items() if not name.endswith("_extra_state")}  # Megatron's
+        weights = {  # copied, since safetensors refuses tied weights; without Megatron's extra state
+            name: weight.clone(memory_format=torch.contiguous_format)
+            for name, weight in state.items()
+            if not name.endswith("_extra_state")
+        }
         (new / WEIGHTS_FILE).write_bytes(save(weights, {"format": "pt"}))  # save_file leaves it to the owner only
-        description = json.dumps(_describe(settings, checkpoint, outputs), indent=2)
+        description = json.dumps(_describe(settings, checkpoint, inputs, outputs), indent=2)
         (new / MODEL_FILE).write_text(description + "\n", encoding="utf-8")
-        if problem := _misfit(new, inputs, outputs, TOLERANCES[settings.training.precision]):
-            tell(f"no {EXAMPLE_FILE}: export_example.py is not the network of model.py ({problem}); change it likewise")
+        if problem := untried or _misfit(new, inputs, outputs, TOLERANCES[settings.training.precision]):
+            tell(f"no {EXAMPLE_FILE}: {problem}")
         else:
             shutil.copyfile(export_example.__file__, new / EXAMPLE_FILE)
     return folder
 
 
-def _misfit(folder: Path, inputs: Tensor, outputs: dict[str, Tensor], tolerance: float) -> str | None:
+class _Batch(UserDict[str, Tensor]):
+    """A batch that knows which of its keys have been read."""
+
+    def __init__(self, batch: Tensors) -> None:
+        super().__init__(batch)
+        self.read: set[str] = set()
+
+    def __getitem__(self, key: str) -> Tensor:
+        self.read.add(key)
+        return super().__getitem__(key)
+
+
+def _try(network: nn.Module, settings: Settings) -> tuple[Tensors, Tensors, str | None]:
+    """Compute a few test items; return what the network read of them, its outputs, and what went wrong if it did."""
+    try:
+        data = make_data(settings)
+        data.setup("test")
+        loader = data.test_dataloader()  # of single items
+        batch = _Batch(next(iter(DataLoader(loader.dataset, batch_size=4, collate_fn=loader.collate_fn))))
+        with torch.no_grad():
+            outputs = network.forward(batch)  # past the hook of PipelineStage, which reads `idx`
+    except Exception as error:  # the data may be on another machine, and the weights are wanted all the same
+        problem = f"the network cannot be tried on test items ({_in_words(error)})"
+        return {}, {}, f"{problem}; nor does {MODEL_FILE} say what goes in and comes out"
+    return {key: value for key, value in batch.data.items() if key in batch.read}, outputs, None
+
+
+def _misfit(folder: Path, inputs: Tensors, outputs: Tensors, tolerance: float) -> str | None:
     """Say how the example, which loads an export, computes something else than the network did; None if it does not."""
     try:
         with torch.no_grad():
-            found = export_example.load(folder)(inputs)
+            difference = _difference(export_example.load(folder)(**inputs), outputs, tolerance)
     except Exception as error:  # it may hold anything
-        return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        difference = _in_words(error)
+    return difference and f"export_example.py is not the network of model.py ({difference}); change it likewise"
+
+
+def _in_words(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+def _difference(found: Tensors, outputs: Tensors, tolerance: float) -> str | None:
+    """Say how outputs differ from those of the network; None if they do not."""
     shapes = [{name: tuple(value.shape) for name, value in each.items()} for each in (found, outputs)]
     if shapes[0] != shapes[1]:
         return f"it gives {shapes[0]}, not {shapes[1]}"
@@ -118,17 +162,29 @@ def _network(settings: Settings, checkpoint: Path) -> Iterator[nn.Module]:
         yield module.module.eval()
 
 
-def _describe(settings: Settings, checkpoint: Path, outputs: dict[str, Tensor]) -> dict[str, Any]:
+def _describe(settings: Settings, checkpoint: Path, inputs: Tensors, outputs: Tensors) -> dict[str, Any]:
     """Return what MODEL_FILE holds."""
     score = score_of(checkpoint)
     packages = ("torch", "safetensors", "megatron-core", "nemo-toolkit")
     return {
         "network": settings.network,
         "sizes": asdict(settings.model),
-        "input": {"shape": INPUT_SHAPE, "dtype": "float32", "range": INPUT_RANGE},
-        "outputs": {name: list(value.shape[1:]) for name, value in outputs.items()},
-        "dtype": str(DTYPES[settings.training.precision]).removeprefix("torch."),
+        "inputs": {
+            name: {
+                "shape": list(value.shape[1:]),
+                "dtype": _name_of(value.dtype),
+                "range": INPUT_RANGE if name == "data" else None,
+            }
+            for name, value in inputs.items()
+        }
+        or None,
+        "outputs": {name: list(value.shape[1:]) for name, value in outputs.items()} or None,
+        "dtype": _name_of(DTYPES[settings.training.precision]),
         "step": step_of(checkpoint),
         names.VAL_LOSS: score if math.isfinite(score) else None,
         "versions": {package: version(package) for package in packages},
     }
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -24,11 +24,14 @@ class Residual(nn.Sequential):
 
 
 class Network(nn.Module):
-    """Maps images to a dict of outputs; model.json has the shapes of both, without the batch, and the sizes between."""
+    """Maps images to a dict of outputs; model.json has the shapes of both, without the batch, and the sizes between.
+
+    Each input is an argument of `forward` under the name that model.json gives it.
+    """
 
     def __init__(self, model: dict[str, Any]) -> None:
         super().__init__()
-        sizes, outputs, self.image_shape = model["sizes"], model["outputs"], model["input"]["shape"]
+        sizes, outputs, self.image_shape = model["sizes"], model["outputs"], model["inputs"]["data"]["shape"]
         _, rows, pixels = self.image_shape
         hidden, inner, latent = sizes["hidden_size"], sizes["ffn_hidden_size"], sizes["latent_size"]
 
@@ -58,9 +61,9 @@ class Network(nn.Module):
         if "logits" in outputs:
             self.classifier = chain(gelu=nn.GELU(), scores=nn.Linear(latent, outputs["logits"][0]))
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
+    def forward(self, data: Tensor) -> dict[str, Tensor]:
         """Map images (B, 1, rows, pixels) to each output with B in front."""
-        latent = self.trunk(images.to(next(self.parameters()).dtype))
+        latent = self.trunk(data.to(next(self.parameters()).dtype))
         output = {"latent": latent}
         if hasattr(self, "image_decoder"):
             output["reconstruction"] = self.image_decoder(latent)
