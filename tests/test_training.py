@@ -30,7 +30,7 @@ def test_pretrain_finetune_evaluate_predict_report(installed: InstalledProject, 
     cli("finetune", "--from", "runs/pretrain", "--run_dir", "runs/finetune", *STEPS)
     cli("evaluate", "--from", "runs/finetune")
     cli("predict", "--from", "runs/finetune")
-    cli("report", "runs/finetune")
+    cli("report", "--from", "runs/finetune")
 
     pretrain, finetune = tmp_path / "runs" / "pretrain", tmp_path / "runs" / "finetune"
     for run_dir in (pretrain, finetune):

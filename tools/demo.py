@@ -82,7 +82,7 @@ def main() -> None:
     run(cli, "evaluate", "--from", "runs/pretrain", cwd=project)
     run(cli, "evaluate", "--from", "runs/finetune", cwd=project)
     run(cli, "predict", "--from", "runs/finetune", cwd=project)
-    run(cli, "report", "runs/finetune", cwd=project)
+    run(cli, "report", "--from", "runs/finetune", cwd=project)
 
     summary = summarise(project, train_seconds)
     write_atomically(DEMO / "summary.json", json.dumps(summary, indent=2) + "\n")

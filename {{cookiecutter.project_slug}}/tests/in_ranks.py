@@ -72,6 +72,21 @@ def dropped(settings: Settings) -> list[list[int]]:
     return found
 
 
+def samples(settings: Settings) -> list[int]:
+    """Train one process; return the idx of every item that it trained on, in order."""
+    found: list[int] = []
+    forward = losses.ItemLossReduction.forward
+
+    def watched(self: Any, batch: Any, forward_out: Any) -> Any:
+        if torch.is_grad_enabled():
+            found.extend(batch["idx"].tolist())
+        return forward(self, batch, forward_out)
+
+    losses.ItemLossReduction.forward = watched  # type: ignore[method-assign]
+    training.train(settings)
+    return found
+
+
 def in_step(step: int, do: Callable[[Any], None]) -> None:
     """Have something done in the middle of a step, which is counted from 1."""
     original = training.Progress.on_train_batch_end
@@ -183,7 +198,7 @@ def _forget_the_optimizer() -> None:
 
 def _validate_again() -> None:
     """Leave Lightning's own ways on resume."""
-    training.NoSecondValidation = type("Nothing", (training.pl.Callback,), {})  # type: ignore[misc]
+    training.ValidationSchedule = type("Nothing", (training.pl.Callback,), {})  # type: ignore[misc]
 
 
 def _trust_every_checkpoint() -> None:

@@ -1,6 +1,7 @@
 """The command line: what is wrong is one line and exit code 2 before any work; what is right reaches the training."""
 
 import dataclasses
+import os
 import re
 import subprocess
 import sys
@@ -77,7 +78,8 @@ def test_an_unknown_command_is_answered_with_the_nearest(refused):
         (["--training.max_stesp", "3"], "no setting --training.max_stesp (did you mean --training.max_steps?)"),
         (["--max_step=3"], "there is no setting --max_step"),
         (["--training.max_step", "3"], "no setting --training.max_step (did you mean --training.max_steps?)"),
-        (["--new_heads", "classifier"], "--new_heads: expected a list, such as [classifier]"),
+        (["--max_steps", "3"], "no setting --max_steps (did you mean --training.max_steps?)"),
+        (["--new_heads", "classifier"], "--new_heads: expected a list, such as '[classifier]'"),
         (["--trainig.lr", "1"], "there is no setting --trainig.lr (did you mean --training.lr?)"),
         (["--training.max_steps", "many"], "--training.max_steps: "),
         (["--training.lr", "fast"], "--training.lr: "),
@@ -85,7 +87,12 @@ def test_an_unknown_command_is_answered_with_the_nearest(refused):
         (["--network", "transformer"], "--network: "),
         (["--resume", "maybe"], "--resume: "),
         (["--training.max_steps", "3.5"], "--training.max_steps: "),
-        (["--training.max_steps"], "--training.max_steps"),
+        (["--training.max_steps"], "--training.max_steps needs a value: 1000, say"),
+        (["--resume"], "--resume needs a value: true or false"),
+        (["--config"], "--config needs a value: FILE, say"),
+        (["--run_dir", ""], "--run_dir is empty: name a folder"),
+        (["--run_dir", os.devnull], f"--run_dir {os.devnull} cannot be made: {os.devnull}: Not a directory"),
+        (["--run_dir", f"{os.devnull}/run"], f"--run_dir {os.devnull}/run cannot be made"),
         (["--training", "3"], "--training"),
         (["stray"], "stray"),
         (["--training.global_batch_size", "100", "--training.micro_batch_size", "33"], "is not a multiple of 33"),
@@ -110,8 +117,9 @@ def test_a_wrong_setting_is_one_line(words, answer, refused, run_dir):
         ("training: {max_stesp: 3}", "there is no setting --training.max_stesp (did you mean --training.max_steps?)"),
         ("training: {max_steps: many}", "--training.max_steps: "),
         ("training: 3", "--training is a group of settings, and cannot be 3"),
-        ("training: [", "wrong.yaml cannot be read: "),
-        ("", ""),
+        ("training: [", "wrong.yaml cannot be read: while parsing a flow node did not find"),
+        ("", "wrong.yaml is empty"),
+        ("[seed]", "wrong.yaml has no settings by name: "),
     ],
 )
 def test_a_wrong_config_file_is_one_line(text, answer, refused, run_dir, tmp_path):
@@ -150,6 +158,14 @@ def test_the_printed_config_is_a_config(capsys, tmp_path):
     assert printed_config(capsys, "pretrain", "--config", str(tmp_path / "printed.yaml")) == first
 
 
+@pytest.mark.parametrize("command", ["pretrain", "finetune"])
+def test_a_resume_keeps_what_it_is_not_told_to_change(command, asked, tmp_path):
+    settings = change(FINETUNE, from_run="there", run_dir=str(tmp_path), seed=7, training={"max_steps": 70})
+    save_settings(settings, tmp_path)
+    assert run(command, "--run_dir", tmp_path, "--resume", "true", "--training.max_steps", 80) == 0
+    assert asked == [change(settings, resume=True, training={"max_steps": 80})]
+
+
 def test_the_settings_saved_in_a_run_are_a_config(asked, tmp_path):
     settings = change(FINETUNE, from_run="there", run_dir=str(tmp_path / "run"), training={"precision": "bf16"})
     save_settings(settings, tmp_path)
@@ -182,7 +198,8 @@ def test_a_command_on_a_run_needs_one(command, refused, tmp_path):
 
 
 def test_a_report_needs_a_run(refused, tmp_path):
-    assert "nowhere" in refused("report", tmp_path / "nowhere")
+    assert "report needs --from RUN" in refused("report")
+    assert "nowhere" in refused("report", "--from", tmp_path / "nowhere")
 
 
 def test_a_run_with_damaged_settings_is_refused(refused, tmp_path):

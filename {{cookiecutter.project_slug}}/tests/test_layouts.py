@@ -194,7 +194,7 @@ def test_the_command_starts_its_processes_itself_and_only_the_first_one_speaks(c
     answer = command("pretrain", "--config", str(tmp_path / names.SETTINGS_FILE))
     assert answer.returncode == 0, answer.stderr
     begins, *validations = answer.stderr.splitlines()
-    assert begins == "training steps 1 to 20 in 2 processes on cpu, figures every 10 steps"
+    assert begins == "training steps 1 to 20 in 2 processes on cpu, validation every 10 steps"
     assert [line.split()[1] for line in validations] == ["10/20", "20/20"]
     assert len(answer.stdout.splitlines()) == 2
     check_rows(read_rows(tmp_path / "run"), read_rows(reference))

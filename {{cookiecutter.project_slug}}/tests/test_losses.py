@@ -164,6 +164,15 @@ def test_a_loss_that_gives_no_value_for_each_item_is_the_users_to_mend(values, g
         Wrong().forward(*make_batch(4))
 
 
+def test_a_loss_that_wants_what_is_not_there_is_told():
+    class Wrong(ClassifierLossReduction):
+        def per_item(self, output, batch):
+            return (output["quantiles"],)
+
+    with pytest.raises(UserError, match=r"losses.py: Wrong.per_item wants 'quantiles'; the network gives latent, and"):
+        Wrong().forward({"idx": torch.arange(4)}, {"latent": torch.zeros(4)})
+
+
 def test_prediction_passes_every_item_through_in_order():
     parts = [make_batch(3, seed=1), make_batch(2, padding=1, seed=2)]
     kept = [PassthroughReduction().forward(batch, {"logits": output["logits"]})[1] for batch, output in parts]

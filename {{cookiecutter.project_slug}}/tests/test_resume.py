@@ -15,6 +15,8 @@ import torch
 from conftest import ENVIRONMENT, PACKAGE, TINY, change, needs_sequence_for, read_rows
 
 from {{cookiecutter.__package_name}} import cli, config, names, training
+from {{cookiecutter.__package_name}}.data import datamodule
+from {{cookiecutter.__package_name}}.data.resampling import Section
 from {{cookiecutter.__package_name}}.errors import UserError
 from {{cookiecutter.__package_name}}.proof.differences import BOUNDS, compare
 from {{cookiecutter.__package_name}}.proof.ranks import RanksFailed, run_ranks
@@ -102,15 +104,44 @@ def test_a_run_resumed_in_another_layout_ends_as_the_whole_one_but_for_rounding(
     assert found.within(BOUNDS["fp32"]), found
 
 
-def test_a_run_goes_on_with_another_global_batch_at_the_samples_that_come_next(stopped):
-    """Seven steps of 32 samples, then three of 16: fewer samples in all than seven such steps would have had."""
-    settings = change(stopped, training={"global_batch_size": 16, "max_steps": 10, "val_check_interval": 10})
-    in_layout(in_ranks.train, settings)
-    steps = [row[names.STEP] for row in read_rows(Path(stopped.run_dir)) if row[names.TRAIN_LOSS]]
-    assert steps[-3:] == ["8", "9", "10"]
-    common = Path(stopped.run_dir) / names.CHECKPOINTS_FOLDER / "step=10-last" / "weights" / "common.pt"
-    saved = torch.load(common, weights_only=False)
-    assert saved["MNISTDataModule"]["consumed_samples"] == 7 * 32 + 3 * 16
+@pytest.mark.parametrize("batch", [16, 64])
+def test_a_run_goes_on_with_another_global_batch_at_the_samples_that_come_next(batch, stopped, tmp_path):
+    """Seven steps of 32 samples, then three of another number."""
+    [order] = in_layout(in_ranks.samples, settings_of("one process", tmp_path / "whole"))
+    settings = change(stopped, training={"global_batch_size": batch, "max_steps": 10, "val_check_interval": 4})
+    [resumed] = in_layout(in_ranks.samples, settings)
+    assert resumed == order[7 * 32 :][: 3 * batch]
+    rows = read_rows(Path(stopped.run_dir))
+    assert [row[names.STEP] for row in rows if row[names.TRAIN_LOSS]][-3:] == ["8", "9", "10"]
+    assert [row[names.STEP] for row in rows if row[names.VAL_LOSS]] == ["5", "8", "10"]
+
+
+def test_a_run_that_was_moved_goes_on_as_if_it_had_not_been(stopped, whole, tmp_path):
+    """Its best checkpoint, of step 5, is known: it goes when a better one comes."""
+    moved = shutil.move(stopped.run_dir, tmp_path / "moved")
+    in_layout(in_ranks.train, change(stopped, run_dir=str(moved)))
+    assert kills.equal(moved, whole("one process"))
+    best = {path.name for path in (moved / names.CHECKPOINTS_FOLDER).glob("*val_loss*")}
+    assert best == {path.name for path in (whole("one process") / names.CHECKPOINTS_FOLDER).glob("*val_loss*")}
+
+
+class Altered(Section):
+    """A dataset of which the first item has other content."""
+
+    def __getitems__(self, indices):
+        batch = super().__getitems__(indices)
+        batch["data"][batch["idx"] == 0] = 1
+        return batch
+
+
+@pytest.mark.parametrize(("other", "missing"), [(Section, 1), (Altered, 0)])
+def test_a_run_is_not_resumed_with_other_data(other, missing, stopped, monkeypatch):
+    before = {path: path.read_bytes() for path in Path(stopped.run_dir).rglob("*") if path.is_file()}
+    data = datamodule.read(stopped.data, train=True)
+    monkeypatch.setattr(datamodule, "read", lambda settings, train: other(data, 0, len(data) - missing))
+    with pytest.raises(UserError, match="the training data are not those that the run began with"):
+        training.train(stopped)
+    assert {path: path.read_bytes() for path in Path(stopped.run_dir).rglob("*") if path.is_file()} == before
 
 
 def test_a_run_whose_settings_are_lost_is_not_overwritten(stopped):
@@ -273,10 +304,11 @@ def test_a_signal_saves_the_step_and_ends_with_its_own_code(number, devices, tmp
     answer = signalled(number, tmp_path / "run", devices, long)
     step = int(read_rows(tmp_path / "run")[-1][names.STEP])
     assert answer.returncode == cli.STOPPED == 75, answer.stderr
-    start = "training steps 1 to 5000 in {} on cpu, figures every 1000 steps\n"
+    start = "training steps 1 to 5000 in {} on cpu, validation every 1000 steps\n"
     begins = start.format("1 process" if devices == 1 else f"{devices} processes")
     assert answer.stderr == f"{begins}{number.name}: saving step {step}, then stopping\n"
-    assert answer.stdout == f"stopped after step {step} of 5000; go on with --resume true\n"
+    resume = f"{cli.PROG} pretrain --run_dir {tmp_path / 'run'} --resume true"
+    assert answer.stdout == f"stopped after step {step} of 5000; go on with {resume}\n"
     assert last_checkpoint(tmp_path / "run" / names.CHECKPOINTS_FOLDER).name == f"step={step}-last"
 
 

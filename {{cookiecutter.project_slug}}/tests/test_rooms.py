@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "model": {"data.item", "layers"},
     "losses": {"data.item", "errors", "names"},
     "config": {"errors", "losses", "model"},
-    "module": {"config", "data.item", "losses", "names"},
+    "module": {"config", "data.item", "errors", "losses", "names"},
     # what a person sees
     "logs": {"files", "names", "run_settings", "settings"},
     "stopping": {"logs"},
@@ -185,7 +185,7 @@ def test_every_room_is_in_the_table():
 @pytest.mark.parametrize("room", FILES)
 def test_a_room_imports_only_what_the_table_allows(room):
     now, later = imports_of(room)
-    assert now <= MAY_IMPORT[room]
+    assert now <= MAY_IMPORT[room], f"give {room} in MAY_IMPORT what else it imports, if nothing turns round by that"
     assert later - now <= MAY_IMPORT_LATER.get(room, set())
 
 

@@ -589,17 +589,40 @@ def test_canary_a_step_saved_again_gets_a_version(tmp_path: Path) -> None:
 
 @slow
 def test_canary_second_validation(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    from {{cookiecutter.__package_name}}.runtime.checkpoint import NoSecondValidation
+    from {{cookiecutter.__package_name}}.runtime.checkpoint import ValidationSchedule
 
     run = runs()
     mine = [row["step"] for row in rows(runs(resumed=run)) if row["val_loss"]]
     assert mine == ["2", "4"]
-    monkeypatch.setattr(NoSecondValidation, "on_train_start", lambda self, trainer, module: None)
-    monkeypatch.setattr(NoSecondValidation, "on_train_batch_start", lambda self, *args: None)
+    monkeypatch.setattr(ValidationSchedule, "on_train_start", lambda self, trainer, module: None)
+    monkeypatch.setattr(ValidationSchedule, "on_train_batch_start", lambda self, *args: None)
     steps = [row["step"] for row in rows(runs(resumed=run)) if row["val_loss"]]
     if steps == mine:
-        mended("NoSecondValidation")
+        mended("ValidationSchedule")
     assert steps == ["2", "2", "4"]
+
+
+@slow
+def test_canary_last_validation_of_a_resumed_run(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    from {{cookiecutter.__package_name}}.runtime.checkpoint import ValidationSchedule
+
+    def start_with_the_length(self: Any, trainer: Any, module: Any) -> None:
+        loop = trainer.fit_loop
+        length = loop._data_fetcher.length
+        start(self, trainer, module)
+        loop.max_batches = loop._data_fetcher.length = length
+
+    larger = {"max_steps": 5, "global_batch_size": 64}
+    run = runs()
+    mine = [row["step"] for row in rows(runs(resumed=run, training=larger)) if row["val_loss"]]
+    assert mine == ["2", "4", "5"]
+    start = ValidationSchedule.on_train_start
+    monkeypatch.setattr(ValidationSchedule, "on_train_start", start_with_the_length)
+    monkeypatch.setattr(ValidationSchedule, "on_train_batch_end", lambda *args: None)
+    steps = [row["step"] for row in rows(runs(resumed=run, training=larger)) if row["val_loss"]]
+    if steps == mine:
+        mended("ValidationSchedule.on_train_batch_end")
+    assert steps == ["2", "4"]
 
 
 @slow
@@ -619,7 +642,7 @@ def test_canary_steps_of_a_checkpoint(runs: Runs, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(_TrainingEpochLoop, "_batches_that_stepped", keep, raising=False)
     without_it = [row["step"] for row in rows(runs(resumed=run, training=every_second)) if row["grad_norm"]]
     if without_it == logged:
-        mended("NoSecondValidation's line on _batches_that_stepped")
+        mended("ValidationSchedule's line on _batches_that_stepped")
     assert without_it == ["2", "4"]
 
 
@@ -638,13 +661,13 @@ def test_canary_run_is_remembered(runs: Runs, monkeypatch: pytest.MonkeyPatch) -
     from megatron.core import parallel_state
 
     forget = backend._forget_the_run
-    monkeypatch.setattr(backend, "_forget_the_run", lambda: None)
+    monkeypatch.setattr(backend, "_forget_the_run", lambda leave_groups: None)
     try:
         runs()
         with fails_without("backend._forget_the_run", AssertionError, "^$"):
             runs(training={"global_batch_size": 64})
     finally:
-        forget()
+        forget(torch.distributed.destroy_process_group)
     monkeypatch.setattr(backend, "_forget_the_run", forget)
     runs(training={"global_batch_size": 64})
     assert not parallel_state.model_parallel_is_initialized() and not torch.distributed.is_initialized()

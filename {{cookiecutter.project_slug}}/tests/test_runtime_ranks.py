@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ENVIRONMENT, TINY
 
 import {{cookiecutter.__package_name}} as package
+from {{cookiecutter.__package_name}}.errors import UserError
 from {{cookiecutter.__package_name}}.runtime import backend, launch, orphans
 
 PACKAGE = package.__name__
@@ -23,8 +25,8 @@ PACKAGE = package.__name__
 LAUNCHES = """
 import os, sys, time
 from {package}.runtime import launch
+launch.is_command, launch._GRACE = True, 0.1
 launch.start_ranks(3)
-launch._GRACE = 0.1
 names = ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS")
 print(" ".join([*(os.environ[name] for name in names), str("torch" in sys.modules)]), flush=True)
 if os.environ["LOCAL_RANK"] == "1":
@@ -85,16 +87,18 @@ def test_ranks_start_before_torch_and_end_with_the_code_of_one_that_fails(
         ({"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "interactive"}, 2),
     ],
 )
-def test_ranks_of_another_launcher_are_not_started_again(
-    environment: dict[str, str], starts: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_command", [True, False])
+def test_only_a_command_that_nothing_else_launched_starts_ranks(
+    environment: dict[str, str], starts: int, is_command: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(launch, "is_command", is_command)
     here = {name: value for name, value in ENVIRONMENT.items() if name not in launch._LAUNCHERS}
     monkeypatch.setattr(os, "environ", here | environment)
     monkeypatch.setattr(launch, "_end_with", lambda ranks: None)
     started: list[str] = []
     monkeypatch.setattr(subprocess, "Popen", lambda words, env, **kwargs: started.append(env["LOCAL_RANK"]))
     launch.start_ranks(3)
-    assert started == ["1", "2"][:starts]
+    assert started == ["1", "2"][: starts if is_command else 0]
 
 
 @pytest.mark.slow
@@ -103,6 +107,21 @@ def test_canary_lightning_kills_the_first_rank(command: Callable, tmp_path: Path
     script.write_text(OBSERVED)
     if command(script=script, limit=60).returncode == 2:
         pytest.fail("upstream mended this: delete launch._end_with, its row in runtime/README.md and this test")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_rank_that_fails_leaves_without_waiting_for_the_others(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    ways = {"destroy_process_group": torch.distributed, "_abort_process_group": torch.distributed.distributed_c10d}
+    left = []
+    for name, module in ways.items():
+        way = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda name=name, way=way: (left.append(name), way()))
+    with pytest.raises(UserError) if fails else contextlib.nullcontext(), backend.prepared("cpu", 1):
+        torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+        if fails:
+            raise UserError("no such luck")
+    assert left == ["_abort_process_group" if fails else "destroy_process_group"]
+    assert not torch.distributed.is_initialized()
 
 
 # --- orphans
@@ -160,7 +179,7 @@ class Failing(training.Progress):
             raise {error}("no such luck")
 
 training.Progress = Failing
-sys.exit(cli.main(sys.argv[1:]))
+sys.exit(cli.main())
 """
 
 

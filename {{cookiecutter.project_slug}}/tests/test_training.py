@@ -10,7 +10,7 @@ import torch
 from conftest import TINY, change, read_rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from {{cookiecutter.__package_name}} import logs, names, training
+from {{cookiecutter.__package_name}} import logs, losses, names, training
 from {{cookiecutter.__package_name}}.cli import FINETUNE
 from {{cookiecutter.__package_name}}.errors import UserError
 from {{cookiecutter.__package_name}}.proof.ranks import run_ranks
@@ -144,6 +144,23 @@ def test_a_training_that_diverges_ends_in_words(clip_grad, tiny, train):
     with pytest.raises(UserError, match=r"diverged: in step 2 the gradients were not finite.*lower --training\.lr"):
         train(settings)
     assert not (Path(settings.run_dir) / names.CHECKPOINTS_FOLDER).exists()
+
+
+def test_an_evaluation_that_is_no_number_ends_in_words(tiny, train, pretrained, monkeypatch):
+    """Or else the first of many validations that are no number would be the best one for ever."""
+    reduce = losses.ItemLossReduction.reduce
+
+    def spoilt(self, parts):
+        found = reduce(self, parts)
+        return found if torch.is_grad_enabled() else {**found, names.LOSS: found[names.LOSS] * float("nan")}
+
+    monkeypatch.setattr(losses.ItemLossReduction, "reduce", spoilt)
+    settings = tiny()
+    with pytest.raises(UserError, match=r"val_loss of global batch 1 is nan: look for NaN in its items"):
+        train(settings)
+    assert not (Path(settings.run_dir) / names.CHECKPOINTS_FOLDER).exists()
+    with pytest.raises(UserError, match="test_loss of global batch 1 is nan"):
+        training.evaluate(pretrained.settings)
 
 
 @pytest.mark.parametrize(

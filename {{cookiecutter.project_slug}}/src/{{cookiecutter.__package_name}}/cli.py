@@ -15,9 +15,9 @@ from pathlib import Path
 from types import ModuleType
 
 from .errors import ToldError, UserError
-from .names import LAYOUTS_FILE
+from .names import LAYOUTS_FILE, SETTINGS_FILE
 from .parsing import did_you_mean, parse, rename
-from .run_settings import load_settings
+from .run_settings import holds_run, load_settings
 from .runtime import launch, noise
 from .settings import ParallelSettings, Settings, TrainingSettings
 
@@ -49,10 +49,14 @@ INTERRUPTED = 130
 def main(argv: list[str] | None = None) -> int:
     """Run a command and return its exit code.
 
+    Args:
+        argv: the words after the program's name; None for those of this process.
+
     Returns:
         0; 2 for a mistake of the user's, which is one line on stderr; 1 for a check that found something; STOPPED or
         INTERRUPTED after a signal.
     """
+    launch.is_command = argv is None
     command, arguments = _split(sys.argv[1:] if argv is None else argv)
     try:
         return COMMANDS[command](arguments)
@@ -93,10 +97,12 @@ def pretrain(argv: list[str]) -> int:
 def finetune(argv: list[str]) -> int:
     """Train a network that starts from the weights of another run: --from RUN."""
     argv = rename(argv, "--from", "--from_run")
-    run = _parse("finetune", argv, FINETUNE).from_run
-    if run is None:
+    given = _parse("finetune", argv, FINETUNE)
+    if given.from_run is None:
+        if given.resume and Path(given.run_dir, SETTINGS_FILE).exists():  # which knows where it started
+            return _train("finetune", argv, FINETUNE)
         raise UserError("finetune needs --from RUN, the folder of the run whose weights it starts from")
-    start = load_settings(Path(run))
+    start = load_settings(Path(given.from_run))
     return _train("finetune", argv, replace(FINETUNE, model=start.model, data=start.data, seed=start.seed))
 
 
@@ -107,7 +113,7 @@ def evaluate(argv: list[str]) -> int:
     result = training.evaluate(settings)
     _say("  ".join(f"{name} {value:.4f}" for name, value in result.items() if isinstance(value, float)))
     _say(f"over {result['num_items']:,} test items; written to {settings.run_dir}")
-    _say(f"Next: {PROG} report {settings.run_dir}")
+    _say(f"Next: {PROG} report --from {settings.run_dir}")
     return 0
 
 
@@ -120,10 +126,11 @@ def predict(argv: list[str]) -> int:
 
 
 def report(argv: list[str]) -> int:
-    """Draw the pictures of a run into RUN/report/index.html: report RUN."""
+    """Draw the pictures of a run into RUN/report/index.html: --from RUN."""
     parser = argparse.ArgumentParser(prog=f"{PROG} report", description=_first_line(report))
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
-    run = parser.parse_args(argv).run
+    parser.add_argument("--from", dest="run", type=Path, metavar="RUN", help="folder of the run")
+    if (run := parser.parse_args(argv).run) is None:
+        raise UserError("report needs --from RUN, the folder of a trained run")
     from .report import make_report
 
     _say(f"wrote {make_report(run)}")
@@ -166,7 +173,7 @@ def layouts(argv: list[str]) -> int:
     if not_tried := result["not_tried"]:
         _say(f"NOT tried, and so not proved: {', '.join(not_tried)} parallel; what was left out above says why")
     if not result["holds"]:
-        _complain("layouts differ by more than rounding explains with the default settings of this command, see above")
+        _complain("layouts differ by more than the bounds above, which were measured with this command's own settings")
     return 0 if result["holds"] else 1
 
 
@@ -197,11 +204,16 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 
 
 def _train(command: str, argv: list[str], defaults: Settings) -> int:
-    settings = _checked(_parse(command, argv, defaults))
+    settings = _parse(command, argv, defaults)
+    if settings.resume and Path(settings.run_dir, SETTINGS_FILE).exists():
+        # the run keeps what it is not told to change
+        settings = _parse(command, argv, load_settings(Path(settings.run_dir)))
+    holds_run(_checked(settings))  # which raises, before the imports, what would be raised after them
     training = _import_training(settings)
     result = training.train(settings)
     if result.has_stopped:
-        _say(f"stopped after step {result.steps} of {settings.training.max_steps}; go on with --resume true")
+        resume = f"{PROG} {command} --run_dir {result.run_dir} --resume true"
+        _say(f"stopped after step {result.steps} of {settings.training.max_steps}; go on with {resume}")
         return STOPPED if _is_first_rank() else 0  # another code would be a failure to who started this rank
     _say(f"trained to step {result.steps} in {result.seconds:.0f} s; the run is in {result.run_dir}")
     or_finetune = f", or {PROG} finetune --from {result.run_dir}" if command == "pretrain" else ""

@@ -97,6 +97,8 @@ class RunRecorder(pl.Callback):
         Lightning opens the files of loggers that it has from the beginning before a start that can still fail.
         """
         self.started = time.monotonic()
+        if self.settings.from_run and trainer.global_step == 0:
+            tell(f"starting from the best weights of {self.settings.from_run}")
         if trainer.is_global_zero:
             save_settings(self.settings, self.run)
             for logger in trainer.loggers:
@@ -126,8 +128,8 @@ class Progress(pl.Callback):
         else:
             steps = f"steps {self.first_step + 1} to {trainer.max_steps}"
             ranks = "1 process" if trainer.world_size == 1 else f"{trainer.world_size} processes"
-            figures = f"figures every {trainer.val_check_interval} steps"
-            tell(f"training {steps} in {ranks} on {pl_module.device.type}, {figures}")
+            validation = f"validation every {trainer.val_check_interval} steps"
+            tell(f"training {steps} in {ranks} on {pl_module.device.type}, {validation}")
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any) -> None:
         """Advance by one optimizer step; its loss is in `outputs`, for the module logs it after this hook."""

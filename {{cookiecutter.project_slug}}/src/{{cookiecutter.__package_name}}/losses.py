@@ -64,9 +64,14 @@ class ItemLossReduction(MegatronLossReduction):
         """Return the loss that is minimised (scalar) and what `reduce` needs of this micro batch.
 
         Raises:
-            UserError: `per_item` does not give a value for each name and item.
+            UserError: `per_item` does not give a value for each name and item, or wants what is not there.
         """
-        values = self._checked(self.per_item(forward_out, batch), len(batch["idx"]))
+        try:
+            given = self.per_item(forward_out, batch)
+        except KeyError as error:
+            there = f"the network gives {', '.join(forward_out)}, and an item has {', '.join(batch)}"
+            raise UserError(f"losses.py: {type(self).__name__}.per_item wants {error}; {there}") from error
+        values = self._checked(given, len(batch["idx"]))
         real = (batch["idx"] >= 0).to(values.dtype)
         totals = torch.cat([(values * real).sum(dim=1), real.sum().view(1)])
         loss = totals[0] / totals[-1].clamp(min=1)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from .config import NetworkConfig
 from .data.item import MnistItem
+from .errors import UserError
 from .losses import ItemLossReduction, PassthroughReduction
 from .names import COUNT, GRAD_NORM, LEARNING_RATE, LOSS, STEP, TRAIN_LOSS
 
@@ -116,15 +117,24 @@ class NetworkModule(pl.LightningModule, io.IOMixin):
             rates = {GRAD_NORM: trainer.strategy.grad_norm, LEARNING_RATE: self._lr, STEP: float(step)}
             self.log_dict({TRAIN_LOSS: outputs[LOSS], **others, **rates})
 
-    def on_validation_batch_end(self, outputs: Any, *args: Any, **kwargs: Any) -> None:
+    def on_validation_batch_end(self, outputs: Any, batch: Any, batch_idx: int, *args: Any) -> None:
         """Log the means over all validation items."""
-        self._log_means("val", outputs, **{STEP: torch.tensor(float(self.trainer.global_step))})
+        self._log_means("val", outputs, batch_idx, **{STEP: torch.tensor(float(self.trainer.global_step))})
 
-    def on_test_batch_end(self, outputs: Any, *args: Any, **kwargs: Any) -> None:
+    def on_test_batch_end(self, outputs: Any, batch: Any, batch_idx: int, *args: Any) -> None:
         """Log the means over all test items."""
-        self._log_means("test", outputs)
+        self._log_means("test", outputs, batch_idx)
 
-    def _log_means(self, stage: str, outputs: dict[str, Tensor], **others: Tensor) -> None:
-        """Log over an evaluation; the last global batch counts only the items that are not padding."""
+    def _log_means(self, stage: str, outputs: dict[str, Tensor], batch_idx: int, **others: Tensor) -> None:
+        """Log over an evaluation; the last global batch counts only the items that are not padding.
+
+        Raises:
+            UserError: the loss of this global batch is infinite or not a number, on all ranks alike.
+        """
+        if not outputs[LOSS].isfinite():
+            raise UserError(
+                f"{stage}_loss of global batch {batch_idx + 1} is {float(outputs[LOSS])}: look for NaN in its items "
+                "and in the loss; if the training diverged, begin a new run with a lower --training.lr"
+            )
         means = {f"{stage}_{name}": value for name, value in outputs.items() if name != COUNT}
         self.log_dict({**means, **others}, on_step=False, on_epoch=True, batch_size=int(outputs[COUNT]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import asdict
+from functools import reduce
 from itertools import pairwise
 from typing import Any
 
@@ -28,13 +29,13 @@ def parse(argv: list[str], defaults: Settings, prog: str, description: str) -> S
 
     class Parser(jsonargparse.ArgumentParser):
         def error(self, message: str, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
-            raise UserError(_plain(message, list(self._option_string_actions), _files(argv)))
+            raise UserError(_plain(message, list(self._option_string_actions), _files(argv), values))
 
+    values = {**asdict(defaults), "new_heads": list(defaults.new_heads)}
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = Parser(prog=prog, usage="%(prog)s [settings]", description=description, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file with settings; what follows it wins")
     parser.add_class_arguments(Settings, as_group=False)
-    values = {**asdict(defaults), "new_heads": list(defaults.new_heads)}
     parser.parse_object(values)  # they may come from a file; what set_defaults takes is never checked
     parser.set_defaults(values)
     parsed = parser.parse_args(argv)
@@ -52,8 +53,8 @@ def _files(argv: list[str]) -> str:
     return " or ".join([*apart, *(word.removeprefix("--config=") for word in argv if word.startswith("--config="))])
 
 
-def _plain(message: str, options: list[str], files: str) -> str:
-    """Turn the parser's message into one line, with a suggestion for an unknown setting."""
+def _plain(message: str, options: list[str], files: str, values: dict[str, Any]) -> str:
+    """Turn the parser's message into one line, with a suggestion for an unknown setting or a missing value."""
     line = " ".join(message.split())
     unknown = None
     if match := re.match(r"unrecognized arguments: ([^ =]+)", line):
@@ -63,10 +64,16 @@ def _plain(message: str, options: list[str], files: str) -> str:
     elif match := re.match(r"Option '(.+)' is not accepted", line):
         unknown = f"--{match.group(1)}"
     if unknown:
-        return f"there is no setting {unknown}{did_you_mean(unknown, options)}"
+        in_a_group = [option for option in options if option.endswith(f".{unknown.removeprefix('--')}")]
+        return f"there is no setting {unknown}{did_you_mean(in_a_group[0] if in_a_group else unknown, options)}"
+    if match := re.match(r"argument --(\S+): expected one argument", line):
+        value: Any = reduce(lambda group, name: group[name], match.group(1).split("."), {"config": "FILE", **values})
+        return f"--{match.group(1)} needs a value: {'true or false' if isinstance(value, bool) else f'{value}, say'}"
     line = re.sub(r'^Parser key "(.+?)":', r"--\1:", line)
-    line = re.sub(r"^Problems parsing config:", f"{files} cannot be read:", line)
-    line = re.sub(r"Expected a <class 'tuple'>\. Got value: (.+)", r"expected a list, such as [\1]", line)
+    line = re.sub(r"^Problems parsing config:", f"{files} cannot be read:", line).replace('in "<unicode string>", ', "")
+    line = re.sub(r"^Unexpected config:$", f"{files} is empty", line)
+    line = re.sub(r"^Unexpected config:", f"{files} has no settings by name:", line)
+    line = re.sub(r"Expected a <class 'tuple'>\. Got value: (.+)", r"expected a list, such as '[\1]'", line)
     line = re.sub(r"Expected a typing\.Literal\[(.+?)\]\. Got value:", r"expected one of \1, got", line)
     return re.sub(r"Expected a <class '(\w+)'>\. Got value:", r"expected \1, got", line)
 

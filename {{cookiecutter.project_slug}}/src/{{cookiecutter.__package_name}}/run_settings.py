@@ -8,13 +8,14 @@ from __future__ import annotations
 from dataclasses import asdict, fields, is_dataclass
 from operator import attrgetter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, get_type_hints
 
 import yaml
 
 from .errors import UserError
 from .files import write_whole
-from .names import SETTINGS_FILE
+from .names import CHECKPOINTS_FOLDER, SETTINGS_FILE
 from .settings import DataSettings, ModelSettings, Settings
 
 # What a checkpoint brings along (weights, schedule, optimizer groups), or what its position counts in (the data).
@@ -65,6 +66,36 @@ def _from_dict(cls: type, values: dict[str, Any]) -> Any:
     if isinstance(arguments.get("new_heads"), list):
         arguments["new_heads"] = tuple(arguments["new_heads"])
     return cls(**arguments)
+
+
+def holds_run(settings: Settings) -> bool:
+    """Tell whether the run folder holds a run to go on with; if not, one can start there.
+
+    Raises:
+        UserError: the folder holds a run of other settings or one that is not to be resumed, or cannot be written.
+    """
+    run = Path(settings.run_dir)
+    has_checkpoints = (run / CHECKPOINTS_FOLDER).exists()
+    if not (run / SETTINGS_FILE).exists():
+        if has_checkpoints:
+            raise UserError(f"{run} has checkpoints but no {SETTINGS_FILE}: restore it, or use another --run_dir")
+        _check_writable(run)
+        return False
+    if not settings.resume:
+        state = "a run" if has_checkpoints else "a run without a checkpoint, so that nothing is lost if you delete it"
+        raise UserError(f"{run} already holds {state}: go on with it (--resume true), or choose another --run_dir")
+    check_same_run(settings, load_settings(run))
+    return True
+
+
+def _check_writable(run: Path) -> None:
+    """Raise a UserError if a run folder cannot be made."""
+    existing = next(path for path in (run, *run.parents) if path.exists())
+    try:
+        with TemporaryDirectory(dir=existing):
+            pass
+    except OSError as error:
+        raise UserError(f"--run_dir {run} cannot be made: {existing}: {error.strerror}") from None
 
 
 def check_same_run(settings: Settings, saved: Settings) -> None:

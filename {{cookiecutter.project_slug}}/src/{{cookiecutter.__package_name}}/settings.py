@@ -228,6 +228,7 @@ class Settings:
             "--seed": self.seed,
         }
         return [
+            (not self.run_dir, "--run_dir is empty: name a folder"),
             *((value < 1, f"{name} {value} must be at least 1") for name, value in at_least_one.items()),
             (self.data.num_workers < 0, f"--data.num_workers {self.data.num_workers} must be at least 0"),
             (

@@ -41,7 +41,7 @@ class StopOnSignal(pl.Callback):
             return
         self.has_stopped = trainer.global_step < trainer.max_steps
         trainer.should_stop = True
-        if trainer.global_step % trainer.val_check_interval:
+        if self.has_stopped and trainer.global_step % trainer.val_check_interval:
             trainer.limit_val_batches = 0
         tell(f"{self.received or 'a signal to another rank'}: saving step {trainer.global_step}, then stopping")
 

@@ -29,9 +29,9 @@ from .errors import UserError
 from .files import write_whole
 from .logs import CsvLog, Progress, RunRecorder, tell
 from .module import NetworkModule, make_optimizer
-from .run_settings import check_same_run, load_settings
+from .run_settings import holds_run
 from .runtime.backend import prepared
-from .runtime.checkpoint import Checkpoint, NoSecondValidation, best_checkpoint, last_checkpoint, step_of, weights
+from .runtime.checkpoint import Checkpoint, ValidationSchedule, best_checkpoint, last_checkpoint, step_of, weights
 from .runtime.rng import RandomNumbers
 from .runtime.strategy import Strategy
 from .settings import Settings
@@ -77,7 +77,7 @@ def train(settings: Settings) -> TrainingResult:
                 recorder,
                 Progress(settings.training.log_every_n_steps),
                 Checkpoint(run / names.CHECKPOINTS_FOLDER, monitor=names.VAL_LOSS),
-                NoSecondValidation(),
+                ValidationSchedule(),
                 RandomNumbers(settings.seed),
                 stop,
             ],
@@ -133,6 +133,9 @@ def predict(settings: Settings) -> Path:
             raise UserError(
                 f"{settings.run_dir} is an {settings.network}, which predicts nothing for an item: give a finetuned run"
             )
+        unsound = [array for array in columns.values() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+        if unsound:
+            tell(f"warning: some predictions are not finite, first that of item {np.isfinite(unsound[0]).argmin()}")
         if trainer.is_global_zero:
             with write_whole(path) as file:
                 writer = csv.writer(file)
@@ -283,13 +286,8 @@ def _checkpoint_to_resume(settings: Settings) -> Path | None:
         UserError: the folder holds a run that is finished, of other settings, or not meant to be resumed.
     """
     run = Path(settings.run_dir)
-    if not (run / names.SETTINGS_FILE).exists():
-        if (run / names.CHECKPOINTS_FOLDER).exists():
-            raise UserError(f"{run} has checkpoints but no {names.SETTINGS_FILE}: restore it, or use another --run_dir")
+    if not holds_run(settings):
         return None
-    if not settings.resume:
-        raise UserError(f"{run} already holds a run: go on with it (--resume true), or choose another --run_dir")
-    check_same_run(settings, load_settings(run))
     checkpoint = last_checkpoint(run / names.CHECKPOINTS_FOLDER)
     if checkpoint and step_of(checkpoint) >= settings.training.max_steps:
         raise UserError(

@@ -7,10 +7,12 @@ is the dataset's own (`resampling.py`), and its position is one number, the cons
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
+import torch
 from megatron.core.num_microbatches_calculator import update_num_microbatches
 from nemo.lightning.data import WrappedDataLoader
 from nemo.lightning.pytorch.plugins import MegatronDataSampler
@@ -22,7 +24,7 @@ from .dataset import pictures, prepare, read
 from .item import NUM_CLASSES, SEQUENCE_LENGTH, DataError, MnistItem
 from .resampling import Indexed, PaddedToMultiple, Section, collate, resample, split_validation
 
-CONSUMED_SAMPLES = "consumed_samples"
+CONSUMED_SAMPLES, FINGERPRINT = "consumed_samples", "fingerprint"
 
 
 class MNISTDataModule(pl.LightningDataModule):
@@ -76,7 +78,7 @@ class MNISTDataModule(pl.LightningDataModule):
                     "training items"
                 )
             self.train, self.val = split_validation(whole, size)
-            _check_ends(whole)  # before a run folder is made
+            self.fingerprint = _check_ends(whole)  # before a run folder is made
         else:
             self.test = read(self.settings, train=False)
 
@@ -118,12 +120,21 @@ class MNISTDataModule(pl.LightningDataModule):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the training position, for the checkpoint."""
+        """Return the training position and in which data, for the checkpoint."""
         steps = self.trainer.global_step - self.data_sampler.init_global_step
-        return {CONSUMED_SAMPLES: self.data_sampler.compute_consumed_samples(steps)}
+        return {CONSUMED_SAMPLES: self.data_sampler.compute_consumed_samples(steps), FINGERPRINT: self.fingerprint}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the training position of a checkpoint, with whatever batch sizes this run has."""
+        """Go on from the training position of a checkpoint, with whatever batch sizes this run has.
+
+        Raises:
+            DataError: the training items are others than those that the run began with.
+        """
+        if state_dict[FINGERPRINT] != self.fingerprint:
+            raise DataError(
+                "the training data are not those that the run began with (their number, the first or the last item): "
+                "resume with those, or begin a new run in another --run_dir"
+            )
         sampler, consumed = self.data_sampler, state_dict[CONSUMED_SAMPLES]
         sampler.init_consumed_samples = sampler.prev_consumed_samples = consumed
         sampler.if_first_step = 1
@@ -157,9 +168,16 @@ def checked(batch: MnistItem | list[MnistItem]) -> MnistItem:
     return batch
 
 
-def _check_ends(dataset: Indexed) -> None:
-    """Raise a DataError if the first or the last item is not what it should be."""
+def _check_ends(dataset: Indexed) -> tuple[int, int]:
+    """Return what tells a dataset from another: the number of items, and a checksum of the first and the last.
+
+    Raises:
+        DataError: one of these two is not what it should be.
+    """
     ends = [0, len(dataset) - 1]
-    found = checked(Section(dataset, 0, len(dataset)).__getitems__(ends))["idx"].tolist()
-    if found != ends:
+    batch = checked(Section(dataset, 0, len(dataset)).__getitems__(ends))
+    if (found := batch["idx"].tolist()) != ends:
         raise DataError(f"items {ends} have the idx {found}; data/item.py says the position in the file")
+    tensors: list[Tensor] = [batch[key] for key in sorted(batch)]  # type: ignore[literal-required]
+    content = b"".join(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() for tensor in tensors)
+    return len(dataset), zlib.crc32(content)

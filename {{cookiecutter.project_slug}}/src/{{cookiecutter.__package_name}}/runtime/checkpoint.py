@@ -48,6 +48,17 @@ class Checkpoint(nemo.ModelCheckpoint):
             for path in trainer.strategy.broadcast(_after(trainer.global_step, Path(self.dirpath))):
                 self._remove_checkpoint(trainer, path)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Know the best checkpoint also when the run folder has been moved since: it came along."""
+
+        def here(path: str) -> str:
+            return path and str(Path(self.dirpath) / Path(path).name)
+
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        best = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        moved = {**{name: here(state_dict[name]) for name in paths}, "best_k_models": best, "dirpath": self.dirpath}
+        super().load_state_dict(state_dict | moved)
+
     def _save_checkpoint(self, trainer: Any, filepath: str) -> None:
         """Save, seal, and remove the `-last` checkpoints before the previous one."""
         checkpoint = Path(ckpt_to_dir(filepath))
@@ -76,15 +87,19 @@ def _after(step: int, folder: Path) -> list[str]:
     return [str(path) for path in folder.glob("step=*") if path.is_dir() and step_of(path) > step]
 
 
-class NoSecondValidation(pl.Callback):
-    """Keeps a resumed run from validating again at the step of its checkpoint.
+class ValidationSchedule(pl.Callback):
+    """Validates after every `val_check_interval` steps and after the last one, however often the run was resumed.
 
-    Lightning 2.4 would, and start behind the last batch: the figure would be that of one batch, and maybe "the best".
+    Lightning 2.4 knows the last step from the loader, whose length is in micro batches of today's size, and holds it
+    against what the run counted before. After a resume it would also validate at once, and start behind the last batch:
+    the figure would be that of one batch, and maybe "the best".
     """
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Switch validation off for the moment in which Lightning decides whether to make up for one."""
+    def on_train_start(self, trainer: Any, pl_module: pl.LightningModule) -> None:
+        """Hide the loader's length, and switch validation off for the moment in which Lightning makes up for one."""
         self.limit = trainer.limit_val_batches
+        trainer.fit_loop.max_batches = float("inf")
+        trainer.fit_loop._data_fetcher.length = None
         if trainer.global_step > 0:
             trainer.limit_val_batches = 0
             # Lightning counts a step after its validation, so the count in the checkpoint lacks this one
@@ -93,6 +108,10 @@ class NoSecondValidation(pl.Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
         """Switch it on again."""
         trainer.limit_val_batches = self.limit
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Say which batch is the last one."""
+        trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = trainer.global_step >= trainer.max_steps
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -15,6 +15,9 @@ import time
 
 from . import orphans
 
+is_command = False
+"""Whether this process runs one command of the command line and nothing else; only then can it be run again."""
+
 _LAUNCHERS = ("LOCAL_RANK", "RANK", "JSM_NAMESPACE_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
 """variables by which torchrun, LSF and MPI tell a process which rank it is"""
 
@@ -25,9 +28,9 @@ _GRACE = 5.0
 def start_ranks(devices: int) -> None:
     """Run this command again as ranks 1 to `devices` - 1, and end with the exit code of one that fails.
 
-    Does nothing in a process that another launcher has started, torchrun or Slurm, say.
+    Does nothing in a process that another launcher has started, torchrun or Slurm, say, or that is no command.
     """
-    if devices == 1 or _is_launched():
+    if devices == 1 or not is_command or _is_launched():
         return
     given = {
         "MASTER_ADDR": "127.0.0.1",

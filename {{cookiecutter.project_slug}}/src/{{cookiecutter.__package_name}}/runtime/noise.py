@@ -47,12 +47,15 @@ def print_short(kind: type[BaseException], error: BaseException, trace: Tracebac
     """Print a traceback without the libraries' frames above the last one of the user's own: a step has fifty."""
     told = traceback.TracebackException(kind, error, trace)
     part: traceback.TracebackException | None = told
+    is_shorter = False
     while part:
         ours = [number for number, frame in enumerate(part.stack) if not _is_library(frame.filename)]
         last = ours[-1] if ours else 0
+        is_shorter |= last > len(ours[:-1])
         part.stack[:last] = [part.stack[number] for number in ours[:-1]]
         part = part.__cause__ or part.__context__
-    print(*told.format(), "(frames of libraries are left out; --verbose true shows them)", sep="", file=sys.stderr)
+    note = "(frames of libraries are left out; --verbose true shows them)\n"
+    print(*told.format(), note if is_shorter else "", sep="", end="", file=sys.stderr)
 
 
 def _is_library(path: str) -> bool:
