@@ -61,7 +61,7 @@ def main() -> None:
         grown = growth(device, Path(folder), options.segment)
         print_rows(grown)
         others = {
-            **start_up(),
+            **start_up(device, Path(folder), times=(options.rounds + 1) // 2),
             **checkpoint(Path(folder)),
             "environment_mb": round(size_mb(Path(sysconfig.get_paths()["purelib"]))),
         }

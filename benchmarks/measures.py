@@ -83,16 +83,26 @@ def saved(settings: Any) -> tuple[float, float]:
     return seconds, size_mb(checkpoints.last_checkpoint(Path(settings.run_dir) / "run" / "checkpoints"))
 
 
-def start_up() -> dict[str, float]:
-    """Seconds of commands that train nothing, the median of five."""
+def start_up(device: str, folder: Path, times: int) -> dict[str, float]:
+    """Return medians of the seconds of whole commands: help, and one step with validation and checkpoint."""
     package = module("cli").__package__
+    accelerator = "gpu" if device == "cuda" else "cpu"
+    one_step = ("--accelerator", accelerator, "--training.max_steps", "1", "--training.warmup_steps", "0")
 
     def seconds(*words: str) -> float:
         began = time.perf_counter()
-        subprocess.run([sys.executable, "-m", package, *words], stdout=subprocess.DEVNULL, check=True)
+        subprocess.run([sys.executable, "-m", package, *words], capture_output=True, check=True)
         return time.perf_counter() - began
 
-    return {
-        "help_seconds": round(statistics.median(seconds("--help") for _ in range(5)), 3),
-        "command_help_seconds": round(statistics.median(seconds("pretrain", "--help") for _ in range(5)), 3),
+    def trained(ranks: int, number: int) -> float:
+        run = str(folder / f"one-step-{ranks}-{number}")
+        return seconds("pretrain", *one_step, "--parallel.devices", str(ranks), "--run_dir", run)
+
+    found = {
+        "help_seconds": [seconds("--help") for _ in range(times)],
+        "command_help_seconds": [seconds("pretrain", "--help") for _ in range(times)],
+        "one_step_seconds": [trained(1, number) for number in range(times)],
     }
+    if device == "cpu" or gpus() > 1:
+        found["one_step_2_ranks_seconds"] = [trained(2, number) for number in range(times)]
+    return {name: round(statistics.median(each), 3) for name, each in found.items()}

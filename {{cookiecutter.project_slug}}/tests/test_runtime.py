@@ -575,10 +575,12 @@ print("LOADED", [name for name in {HEAVY} if name in sys.modules], file=sys.stde
     assert done.stderr.splitlines()[-1] == "LOADED []"
 
 
-def test_a_traceback_keeps_what_is_ours_and_where_a_library_fails(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_traceback_keeps_what_is_yours_and_where_a_library_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    training: dict[str, Any] = {}
+    exec(compile("def lead(there): there()", str(RUNTIME.parent / "training.py"), "exec"), training)
     try:
-        try:
-            re.sub("a", lambda _: json.loads("{"), "a")  # through a library, and into one
+        try:  # by way of training.py and a library, into another
+            training["lead"](lambda: re.sub("a", lambda _: json.loads("{"), "a"))
         except ValueError as error:
             raise RuntimeError("no such luck") from error
     except RuntimeError as error:
@@ -586,9 +588,9 @@ def test_a_traceback_keeps_what_is_ours_and_where_a_library_fails(capsys: pytest
     shown = capsys.readouterr().err
     first, second = shown.split("The above exception was the direct cause")
     files = re.findall(r'File ".*?(\w+\.py)", line', first)
-    assert files == ["test_runtime.py", "test_runtime.py", "__init__.py", "decoder.py", "decoder.py"]
+    assert files == ["test_runtime.py"] * 3 + ["__init__.py", "decoder.py", "decoder.py"]
     assert "json.decoder.JSONDecodeError: Expecting property name" in first
-    assert "RuntimeError: no such luck\n(frames of libraries are left out" in second
+    assert "RuntimeError: no such luck\n(frames that lead there are left out" in second
 
 
 # --- README.md

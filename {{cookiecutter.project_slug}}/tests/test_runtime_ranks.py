@@ -111,6 +111,7 @@ def test_canary_lightning_kills_the_first_rank(command: Callable, tmp_path: Path
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_rank_that_fails_leaves_without_waiting_for_the_others(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    hook = sys.excepthook
     ways = {"destroy_process_group": torch.distributed, "_abort_process_group": torch.distributed.distributed_c10d}
     left = []
     for name, module in ways.items():
@@ -121,7 +122,7 @@ def test_a_rank_that_fails_leaves_without_waiting_for_the_others(fails: bool, mo
         if fails:
             raise UserError("no such luck")
     assert left == ["_abort_process_group" if fails else "destroy_process_group"]
-    assert not torch.distributed.is_initialized()
+    assert not torch.distributed.is_initialized() and sys.excepthook is hook
 
 
 # --- orphans

@@ -130,7 +130,7 @@ class MNISTDataModule(pl.LightningDataModule):
         Raises:
             DataError: the training items are others than those that the run began with.
         """
-        if state_dict[FINGERPRINT] != self.fingerprint:
+        if state_dict.get(FINGERPRINT, self.fingerprint) != self.fingerprint:  # older checkpoints have none
             raise DataError(
                 "the training data are not those that the run began with (their number, the first or the last item): "
                 "resume with those, or begin a new run in another --run_dir"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -50,6 +51,7 @@ def prepared(
     lone_rank.skip_collectives_with_oneself()
     writer.write_in_this_process()
     weak_hooks.use_weak_hooks()
+    hook = sys.excepthook
     gc.freeze()  # what has been imported is no garbage: Megatron looks for some in every save
     try:
         with failures.told_once():
@@ -61,6 +63,8 @@ def prepared(
         _forget_the_run(torch.distributed.destroy_process_group)
     finally:
         gc.unfreeze()
+        if devices * num_nodes == 1:
+            sys.excepthook = hook  # torch's writes "[rank0]: " before every line
 
 
 def choose(accelerator: Literal["auto", "cpu", "gpu"], devices: int) -> Literal["cpu", "gpu"]:

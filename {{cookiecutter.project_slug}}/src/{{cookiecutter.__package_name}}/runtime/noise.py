@@ -26,6 +26,7 @@ _LOGGERS = (
 
 
 _HERE = str(Path(__file__).parents[1])
+_WAY_THERE = tuple(str(Path(_HERE, name)) for name in ("__main__.py", "cli.py", "training.py", "module.py", "runtime"))
 _LIBRARIES = (sysconfig.get_paths()["stdlib"], sysconfig.get_paths()["purelib"], sysconfig.get_paths()["platlib"], "<")
 
 
@@ -44,22 +45,22 @@ def quiet() -> None:
 
 
 def print_short(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print a traceback without the libraries' frames above the last one of the user's own: a step has fifty."""
+    """Print a traceback without what leads from the command to the user's own frames: fifty of others' in a step."""
     told = traceback.TracebackException(kind, error, trace)
     part: traceback.TracebackException | None = told
     is_shorter = False
     while part:
-        ours = [number for number, frame in enumerate(part.stack) if not _is_library(frame.filename)]
+        ours = [number for number, frame in enumerate(part.stack) if not _leads_there(frame.filename)]
         last = ours[-1] if ours else 0
         is_shorter |= last > len(ours[:-1])
         part.stack[:last] = [part.stack[number] for number in ours[:-1]]
         part = part.__cause__ or part.__context__
-    note = "(frames of libraries are left out; --verbose true shows them)\n"
+    note = "(frames that lead there are left out; --verbose true shows them)\n"
     print(*told.format(), note if is_shorter else "", sep="", end="", file=sys.stderr)
 
 
-def _is_library(path: str) -> bool:
-    return path.startswith(_LIBRARIES) and not path.startswith(_HERE)
+def _leads_there(path: str) -> bool:
+    return path.startswith(_WAY_THERE if path.startswith(_HERE) else _LIBRARIES)
 
 
 def _is_error(record: logging.LogRecord) -> bool:
