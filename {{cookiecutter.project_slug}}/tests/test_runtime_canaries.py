@@ -479,6 +479,27 @@ def test_canary_writer_starts_processes(start_method: str, monkeypatch: pytest.M
 
 
 @slow
+def test_canary_callbacks_that_do_nothing(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nemo.lightning.megatron_parallel import CallbackConnector, CallbackMethods
+
+    called: list[bool] = []
+    event = CallbackConnector.event
+
+    def watched(self: Any, name: str, *args: Any, **kwargs: Any) -> None:
+        nothing = getattr(CallbackMethods, name)
+        called.extend(getattr(type(callback), name) is nothing for callback in self.callbacks.get(name, []))
+        event(self, name, *args, **kwargs)
+
+    monkeypatch.setattr(CallbackConnector, "event", watched)
+    runs()
+    assert called and not any(called)
+    without("setup_megatron_parallel", strategy_class(), monkeypatch)
+    runs()
+    if not any(called):
+        mended("Strategy.setup_megatron_parallel")
+
+
+@slow
 @pytest.mark.parametrize(
     ("method", "error", "message"),
     [

@@ -12,6 +12,7 @@ from megatron.core import parallel_state, tensor_parallel
 from megatron.core.distributed import DistributedDataParallelConfig
 from nemo import lightning as nl
 from nemo.core.optim.mcore_optim import McoreDistributedOptimizer
+from nemo.lightning.megatron_parallel import CallbackMethods
 from torch import Tensor
 
 from ..errors import UserError
@@ -46,6 +47,13 @@ class Strategy(nl.MegatronStrategy):
         super().connect(model)
         if self.virtual_pipeline_model_parallel_size:
             model.config.overlap_p2p_comm, model.config.batch_p2p_comm = True, False
+
+    def setup_megatron_parallel(self, trainer: Any) -> None:
+        """Also drop the callbacks that do nothing: NeMo calls twenty in a step, each by its signature."""
+        super().setup_megatron_parallel(trainer)
+        for event, callbacks in self.model.callbacks.callbacks.items():
+            nothing = getattr(CallbackMethods, event, None)
+            callbacks[:] = [callback for callback in callbacks if getattr(type(callback), event) is not nothing]
 
     def setup_distributed(self) -> None:
         """Also seed every rank with the run's seed: NeMo takes 1234, and on CPU none for the model parallel regions."""
