@@ -28,7 +28,8 @@ from {package}.runtime import launch
 launch.is_command, launch._GRACE = True, 0.1
 launch.start_ranks(3)
 names = ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS")
-print(" ".join([*(os.environ[name] for name in names), str("torch" in sys.modules)]), flush=True)
+line = " ".join([*(os.environ[name] for name in names), str("torch" in sys.modules)])
+os.write(1, (line + "\\n").encode())  # in one piece, beside those of the others
 if os.environ["LOCAL_RANK"] == "1":
     time.sleep(2)  # the others have printed their line then
     {ends}
