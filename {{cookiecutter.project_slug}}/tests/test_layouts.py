@@ -251,7 +251,7 @@ def test_a_layout_that_differs_or_fails_is_not_passed_over(tmp_path, monkeypatch
     out, err = capfd.readouterr()
     assert "rank 1 ended with exit code 1" in out
     assert "DIFFERS in weight\n" in out
-    assert err.endswith("with the default settings of this command, see above\n")
+    assert err.endswith("than the bounds above, which were measured with this command's own settings\n")
     written = json.loads((tmp_path / names.LAYOUTS_FILE).read_text())
     assert [row["holds"] for row in written["layouts"]] == [True, False, False]
     assert [row["max_loss_diff"] for row in written["layouts"]] == [0.0, None, 0.0]  # JSON has no NaN
