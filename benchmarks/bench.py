@@ -33,7 +33,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("build"), help="folder for bench.json and growth.png")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is a GPU")
     parser.add_argument("--batches", type=int, nargs="+", help="default: 128, on a GPU also 1024")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--starts", type=int, default=3, help="how often the race is run, each time with new processes")
+    parser.add_argument("--rounds", type=int, default=4, help="of a race")
     parser.add_argument("--segment", type=int, default=60, help="steps of a contestant's turn")
     options = parser.parse_args()
     os.environ["BENCH_PROJECT"] = str(options.project.resolve())
@@ -48,7 +49,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = []
         for batch in batches:
-            rows += race(device, batch, options.rounds, options.segment, Path(folder))
+            rows += race(device, batch, options.starts, options.rounds, options.segment, Path(folder))
             print_rows(rows)
         step = profile_step(device, Path(folder))
         found = ratios(rows)
@@ -61,7 +62,7 @@ def main() -> None:
         grown = growth(device, Path(folder), options.segment)
         print_rows(grown)
         others = {
-            **start_up(device, Path(folder), times=(options.rounds + 1) // 2),
+            **start_up(device, Path(folder), times=options.starts),
             **checkpoint(Path(folder)),
             "environment_mb": round(size_mb(Path(sysconfig.get_paths()["purelib"]))),
         }

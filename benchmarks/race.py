@@ -9,7 +9,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
@@ -124,12 +124,9 @@ class Racer:
     """A contestant, seen from outside."""
 
     name: str
-    batch: int
     folder: Path
     process: Any
     turns: Connection
-    first_step_seconds: float = 0.0
-    steps_per_second: list[float] = field(default_factory=list)
 
     def hear(self) -> float:
         """Wait for the moment that it reports; end the benchmark if it failed."""
@@ -144,43 +141,57 @@ class Racer:
         began = self.hear()
         return steps / (self.hear() - began)
 
+    def end(self) -> float:
+        """End it; return its peak memory in MB."""
+        self.turns.send(0)
+        megabytes = self.hear()
+        self.process.join()
+        return megabytes
 
-def race(device: str, batch: int, rounds: int, segment: int, folder: Path) -> list[dict[str, Any]]:
-    """Start all contestants, let them take turns, and return a row for each."""
-    context = multiprocessing.get_context("spawn")
-    racers = []
-    for name in contestants(device):
-        near, far = context.Pipe()
-        place = folder / f"{name}-{batch}"
-        place.mkdir()
-        process = context.Process(target=compete, args=(name, make_settings(batch, 100_000), device, place, far))
-        racer = Racer(name, batch, place, process, near)
-        began = time.time()
-        process.start()
-        far.close()
-        racer.first_step_seconds = racer.hear() - began
-        racer.run(segment)  # to warm up
-        racers.append(racer)
-    for _ in range(rounds):
+
+def race(device: str, batch: int, starts: int, rounds: int, segment: int, folder: Path) -> list[dict[str, Any]]:
+    """Race `starts` times, each time with new processes; return a row for each contestant.
+
+    A process may be faster or slower than its twin for as long as it lives: it keeps the memory that it was given.
+    """
+    names = list(contestants(device))
+    speeds: dict[str, list[float]] = {name: [] for name in names}
+    memory: dict[str, float] = {}
+    for number in range(starts):
+        place = folder / f"batch-{batch}-start-{number}"
+        racers = [start(name, batch, device, place / name) for name in names]
         for racer in racers:
-            racer.run(3)  # wakes its caches and threads
-            racer.steps_per_second.append(racer.run(segment))
-    return [finish(racer) for racer in racers]
+            racer.hear()
+            racer.run(segment)  # to warm up
+        for turn in range(rounds):
+            first = (number * rounds + turn) % len(racers)  # nobody always follows the same one
+            for racer in racers[first:] + racers[:first]:
+                racer.run(3)  # wakes its caches and threads
+                speeds[racer.name].append(racer.run(segment))
+        memory = {racer.name: max(racer.end(), memory.get(racer.name, 0)) for racer in racers}
+    return [figures(name, batch, speeds[name], memory[name]) for name in names]
 
 
-def finish(racer: Racer) -> dict[str, Any]:
-    """End a contestant; return its figures: `spread` is the range of the middle half over the median."""
-    racer.turns.send(0)
-    megabytes = racer.hear()
-    racer.process.join()
-    low, middle, high = statistics.quantiles(racer.steps_per_second, n=4)
+def start(name: str, batch: int, device: str, folder: Path) -> Racer:
+    """Start a contestant; it reports its first step."""
+    context = multiprocessing.get_context("spawn")
+    near, far = context.Pipe()
+    folder.mkdir(parents=True)
+    process = context.Process(target=compete, args=(name, make_settings(batch, 100_000), device, folder, far))
+    process.start()
+    far.close()
+    return Racer(name, folder, process, near)
+
+
+def figures(name: str, batch: int, steps_per_second: list[float], megabytes: float) -> dict[str, Any]:
+    """Return a row: medians, and as `spread` the range of the middle half over the median."""
+    low, middle, high = statistics.quantiles(steps_per_second, n=4)
     return {
-        "name": racer.name,
-        "batch": racer.batch,
-        "samples_per_second": round(middle * racer.batch, 1),
+        "name": name,
+        "batch": batch,
+        "samples_per_second": round(middle * batch, 1),
         "milliseconds_per_step": round(1000 / middle, 3),
         "spread": round((high - low) / middle, 3),
-        "first_step_seconds": round(racer.first_step_seconds, 2),
         "peak_memory_mb": round(megabytes),
     }
 
