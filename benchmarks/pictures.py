@@ -42,7 +42,11 @@ def plot_growth(rows: list[dict[str, Any]], machine: str, path: Path) -> None:
     figure, axes = plt.subplots(1, len(shown), figsize=(3.7 * len(shown), 3.4), layout="constrained")
     for axis, name in zip(axes, shown, strict=True):
         axis.plot(*zip(*points[name], strict=True), marker="o")
-        axis.set(xlabel=titles[name], xscale="log", ylim=(0, None), xticks=[x for x, _ in points[name]])
+        axis.set(xlabel=titles[name], xscale="log", xticks=[x for x, _ in points[name]])
+        if name == "batch":
+            axis.set(yscale="log")  # a straight line is a step as long as its batch is large
+        else:
+            axis.set(ylim=(0, None))
         axis.set_xticks([], minor=True)
         axis.get_xaxis().set_major_formatter(matplotlib.ticker.ScalarFormatter())
     axes[0].set_ylabel("milliseconds a step")
