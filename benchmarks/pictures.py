@@ -45,10 +45,13 @@ def plot_growth(rows: list[dict[str, Any]], machine: str, path: Path) -> None:
         axis.set(xlabel=titles[name], xscale="log", xticks=[x for x, _ in points[name]])
         if name == "batch":
             axis.set(yscale="log")  # a straight line is a step as long as its batch is large
+            axis.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 3, 5)))
+            axis.yaxis.set_major_formatter(matplotlib.ticker.ScalarFormatter())
+            axis.yaxis.set_minor_locator(matplotlib.ticker.NullLocator())
         else:
             axis.set(ylim=(0, None))
-        axis.set_xticks([], minor=True)
-        axis.get_xaxis().set_major_formatter(matplotlib.ticker.ScalarFormatter())
+        axis.xaxis.set_major_formatter(matplotlib.ticker.ScalarFormatter())
+        axis.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
     axes[0].set_ylabel("milliseconds a step")
     figure.suptitle(machine, fontsize=9)
     with module("files").write_whole(path, "wb") as file:
