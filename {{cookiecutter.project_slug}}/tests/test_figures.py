@@ -163,6 +163,23 @@ def test_predictions_have_every_item_once_in_order_as_a_plain_forward_says(score
     assert np.mean([int(row["prediction"]) == int(g) for row, g in zip(rows, guess, strict=True)]) > 0.9995  # ties
 
 
+def test_a_prediction_that_is_no_number_is_told(finetuned, tmp_path, monkeypatch, capfd):
+    gather = training.gather_outputs
+
+    def spoilt(*arguments):
+        outputs = gather(*arguments)
+        outputs[names.PROBABILITY][3] = np.nan
+        return outputs
+
+    shutil.copytree(finetuned.folder, tmp_path / "run")
+    settings = change(finetuned.settings, run_dir=str(tmp_path / "run"), training={"global_batch_size": 512})
+    training.predict(settings)
+    assert "not finite" not in "".join(capfd.readouterr())
+    monkeypatch.setattr(training, "gather_outputs", spoilt)
+    training.predict(settings)
+    assert "warning: some predictions are not finite, first that of item 3\n" in "".join(capfd.readouterr())
+
+
 def test_an_evaluated_autoencoder_saves_its_reconstructions(pretrained, digits, tmp_path):
     shutil.copytree(pretrained.folder, tmp_path / "run")
     batches = {"global_batch_size": 512}

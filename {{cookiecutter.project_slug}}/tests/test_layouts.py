@@ -19,7 +19,7 @@ from {{cookiecutter.__package_name}}.errors import UserError
 from {{cookiecutter.__package_name}}.proof import differences, layouts
 from {{cookiecutter.__package_name}}.proof.differences import BOUNDS, Differences, compare
 from {{cookiecutter.__package_name}}.proof.layouts import Layout
-from {{cookiecutter.__package_name}}.proof.ranks import RanksFailed, _start_method, run_ranks
+from {{cookiecutter.__package_name}}.proof.ranks import RanksFailed, _context, run_ranks
 from {{cookiecutter.__package_name}}.run_settings import save_settings
 from {{cookiecutter.__package_name}}.settings import ParallelSettings
 
@@ -338,8 +338,8 @@ def test_a_rank_that_fails_for_the_user_to_mend_it_says_only_that(tmp_path):
 
 
 def test_ranks_that_use_cuda_are_forked_where_that_is_possible():
-    assert _start_method("cpu") == "forkserver"
-    assert _start_method("gpu") == ("forkserver" if torch.cuda.device_count() else "spawn")
+    assert _context("cpu").get_start_method() == "forkserver"
+    assert _context("gpu").get_start_method() == ("forkserver" if torch.cuda.device_count() else "spawn")
 
 
 def test_ranks_have_a_limit(tmp_path):

@@ -130,6 +130,18 @@ def test_a_run_folder_says_what_the_run_was(finetuned):
     }
 
 
+def test_a_finetuning_says_where_it_starts_and_a_resumed_one_where_it_goes_on(tiny, train, pretrained, capfd):
+    first = {"max_steps": 2, "warmup_steps": 0, "val_check_interval": 2}
+    settings = tiny(from_run=pretrained.settings.run_dir, training=first)
+    train(settings)
+    start, goes_on = f"starting from the best weights of {settings.from_run}", "going on from step=2-last"
+    said = "".join(capfd.readouterr()).splitlines()
+    assert start in said and goes_on not in said
+    train(change(settings, resume=True, training={"max_steps": 4}))
+    said = "".join(capfd.readouterr()).splitlines()
+    assert start not in said and goes_on in said
+
+
 def test_in_bf16_the_network_is_bfloat16_and_the_optimizer_steps_float32(tiny, train, pretrained):
     trained = train(tiny(training={"precision": "bf16"}))
     assert {weight.dtype for weight in trained.end.values()} == {torch.bfloat16}

@@ -99,7 +99,7 @@ def finetune(argv: list[str]) -> int:
     argv = rename(argv, "--from", "--from_run")
     given = _parse("finetune", argv, FINETUNE)
     if given.from_run is None:
-        if given.resume and Path(given.run_dir, SETTINGS_FILE).exists():  # which knows where it started
+        if _is_resumed(given):  # and knows where it started
             return _train("finetune", argv, FINETUNE)
         raise UserError("finetune needs --from RUN, the folder of the run whose weights it starts from")
     start = load_settings(Path(given.from_run))
@@ -205,8 +205,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 
 def _train(command: str, argv: list[str], defaults: Settings) -> int:
     settings = _parse(command, argv, defaults)
-    if settings.resume and Path(settings.run_dir, SETTINGS_FILE).exists():
-        # the run keeps what it is not told to change
+    if _is_resumed(settings):  # and keeps what it is not told to change
         settings = _parse(command, argv, load_settings(Path(settings.run_dir)))
     holds_run(_checked(settings))  # which raises, before the imports, what would be raised after them
     training = _import_training(settings)
@@ -219,6 +218,10 @@ def _train(command: str, argv: list[str], defaults: Settings) -> int:
     or_finetune = f", or {PROG} finetune --from {result.run_dir}" if command == "pretrain" else ""
     _say(f"Next: {PROG} evaluate --from {result.run_dir}{or_finetune}")
     return 0
+
+
+def _is_resumed(settings: Settings) -> bool:
+    return settings.resume and Path(settings.run_dir, SETTINGS_FILE).exists()
 
 
 def _import_training(settings: Settings) -> ModuleType:

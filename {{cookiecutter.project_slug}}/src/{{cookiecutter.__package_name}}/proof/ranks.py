@@ -102,15 +102,14 @@ def start_ranks(
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     logs.mkdir(parents=True, exist_ok=True)
-    context = multiprocessing.get_context(_start_method(accelerator))
-    context.set_forkserver_preload([f"{__package__}.preload"])
+    context = _context(accelerator)
     work = pickle.dumps((target, arguments))  # so that a rank can mute itself before it imports the target's module
     ranks = Ranks([], [], [], TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False))
     for rank in range(processes):
         answer, far_end = context.Pipe(duplex=False)
         log = logs / f"rank{rank}.log"
         environment = _environment(rank, processes, ranks.store.port)
-        process = context.Process(  # type: ignore[attr-defined]
+        process = context.Process(
             target=_rank, args=(work, environment, log, far_end), name=f"rank {rank}", daemon=True
         )
         process.start()
@@ -122,16 +121,16 @@ def start_ranks(
 
 
 @cache
-def _start_method(accelerator: str) -> str:
+def _context(accelerator: str) -> Any:
     """Fork, unless an import of the network's has used CUDA: what is forked from there cannot; then import anew."""
+    forked = multiprocessing.get_context("forkserver")
+    forked.set_forkserver_preload([f"{__package__}.preload"])
     if accelerator == "cpu":
-        return "forkserver"
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([f"{__package__}.preload"])
-    trial = context.Process(target=_use_cuda)
+        return forked
+    trial = forked.Process(target=_use_cuda)
     trial.start()
     trial.join()
-    return "spawn" if trial.exitcode else "forkserver"
+    return multiprocessing.get_context("spawn") if trial.exitcode else forked
 
 
 def _use_cuda() -> None:
