@@ -108,6 +108,7 @@ def start_ranks(
     for rank in range(processes):
         answer, far_end = context.Pipe(duplex=False)
         log = logs / f"rank{rank}.log"
+        log.touch()  # for a rank that ends before it can write
         environment = _environment(rank, processes, ranks.store.port)
         process = context.Process(
             target=_rank, args=(work, environment, log, far_end), name=f"rank {rank}", daemon=True
