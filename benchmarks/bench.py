@@ -26,17 +26,30 @@ from race import race, ratios
 from where import CPU_BACKEND, profile_imports, profile_step
 
 
+def positive(text: str) -> int:
+    """Read a whole number above zero; ValueError if it is none."""
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("project", type=Path, help="folder of a generated project")
     parser.add_argument("--output", type=Path, default=Path("build"), help="folder for bench.json and growth.png")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is a GPU")
-    parser.add_argument("--batches", type=int, nargs="+", help="default: 128, on a GPU also 1024")
-    parser.add_argument("--starts", type=int, default=3, help="how often the race is run, each time with new processes")
-    parser.add_argument("--rounds", type=int, default=4, help="of a race")
-    parser.add_argument("--segment", type=int, default=60, help="steps of a contestant's turn")
+    parser.add_argument("--batches", type=positive, nargs="+", help="default: 128, on a GPU also 1024")
+    parser.add_argument("--starts", type=positive, default=3, help="races, each with new processes")
+    parser.add_argument("--rounds", type=positive, default=4, help="of a race")
+    parser.add_argument("--segment", type=positive, default=60, help="steps of a contestant's turn")
     options = parser.parse_args()
+    if not any(options.project.glob("src/*/cli.py")):
+        parser.error(f"{options.project} is not a generated project: it has no src/*/cli.py")
+    if options.starts * options.rounds < 2:
+        parser.error("a spread needs two rounds: give more --starts or --rounds")
+    if options.device == "cuda" and not gpus():
+        parser.error("there is no GPU here that PyTorch can use: leave --device out")
     os.environ["BENCH_PROJECT"] = str(options.project.resolve())
     paths = [str(options.project.resolve() / "src"), str(Path(__file__).parent)]
     os.environ["PYTHONPATH"] = os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -33,3 +34,19 @@ def test_the_benchmark_writes_what_it_measured(default_project: BakedProject, tm
     assert {"torch", "all others"} <= {row["import"] for row in found["imports"]}
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
     assert all(name in printed for name in CONTESTANTS)
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (("--rounds", "0"), "argument --rounds: invalid positive value: '0'"),
+        (("--starts", "1", "--rounds", "1"), "a spread needs two rounds: give more --starts or --rounds"),
+        ((".",), "is not a generated project: it has no src/*/cli.py"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_words(words, answer, default_project: BakedProject, tmp_path: Path):
+    project = () if words == (".",) else (default_project.path,)
+    command = [sys.executable, TEMPLATE / "benchmarks" / "bench.py", *project, *words]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[-1].endswith(answer)
