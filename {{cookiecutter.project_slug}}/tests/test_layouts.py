@@ -342,7 +342,7 @@ def test_a_rank_that_cannot_even_begin_is_named(tmp_path, monkeypatch):
     main = sys.modules["__main__"]
     monkeypatch.setattr(main, "__spec__", None)
     monkeypatch.setattr(main, "__file__", str(tmp_path / "gone.py"))  # which every rank reads first
-    with pytest.raises(RanksFailed, match="rank 0 ended with exit code 1; the end of .*rank0.log"):
+    with pytest.raises(RanksFailed, match=r"rank 0 ended with exit code 1; the end of .*rank0\.log"):
         run_ranks(fail_in_words, processes=1, logs=tmp_path)
 
 
