@@ -19,7 +19,7 @@ def describe_machine(device: str) -> str:
     import torch
 
     cores = f"{os.cpu_count()} CPU cores, PyTorch {torch.__version__}, Python {platform.python_version()}"
-    return f"{torch.cuda.get_device_name(0)}, {cores}" if device == "cuda" else cores
+    return f"{gpus()} {torch.cuda.get_device_name(0)}, {cores}" if device == "cuda" else cores
 
 
 def size_mb(folder: Path) -> float:

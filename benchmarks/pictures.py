@@ -49,7 +49,7 @@ def plot_growth(rows: list[dict[str, Any]], machine: str, path: Path) -> None:
             axis.yaxis.set_major_formatter(matplotlib.ticker.ScalarFormatter())
             axis.yaxis.set_minor_locator(matplotlib.ticker.NullLocator())
         else:
-            axis.set(ylim=(0, None))
+            axis.set(ylim=(0, 1.1 * max(milliseconds for _, milliseconds in points[name])))
         axis.xaxis.set_major_formatter(matplotlib.ticker.ScalarFormatter())
         axis.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
     axes[0].set_ylabel("milliseconds a step")
