@@ -33,21 +33,30 @@ def positive(text: str) -> int:
     return number
 
 
+def folder(text: str) -> Path:
+    """Make the folder before anything is measured that would be lost; ArgumentTypeError if that cannot be."""
+    try:
+        Path(text).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text} cannot be made: {error.strerror}") from None
+    return Path(text)
+
+
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("project", type=Path, help="folder of a generated project")
-    parser.add_argument("--output", type=Path, default=Path("build"), help="folder for bench.json and growth.png")
+    parser.add_argument("--output", type=folder, default="build", help="folder for bench.json and growth.png")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is a GPU")
     parser.add_argument("--batches", type=positive, nargs="+", help="default: 128, on a GPU also 1024")
     parser.add_argument("--starts", type=positive, default=3, help="races, each with new processes")
     parser.add_argument("--rounds", type=positive, default=4, help="of a race")
-    parser.add_argument("--segment", type=positive, default=60, help="steps of a contestant's turn")
+    parser.add_argument("--segment", type=positive, default=60, help="steps of a contestant's turn, at least 2")
     options = parser.parse_args()
     if not any(options.project.glob("src/*/cli.py")):
         parser.error(f"{options.project} is not a generated project: it has no src/*/cli.py")
-    if options.starts * options.rounds < 2:
-        parser.error("a spread needs two rounds: give more --starts or --rounds")
+    if options.starts * options.rounds < 2 or options.segment < 2:
+        parser.error("a spread needs two rounds, and a median two steps: give more --starts, --rounds or --segment")
     if options.device == "cuda" and not gpus():
         parser.error("there is no GPU here that PyTorch can use: leave --device out")
     os.environ["BENCH_PROJECT"] = str(options.project.resolve())
@@ -56,15 +65,17 @@ def main() -> None:
     sys.path[:0] = paths
     module("runtime.noise").quiet()
     device = options.device or ("cuda" if gpus() else "cpu")
-    batches = options.batches or ([128, 1024] if device == "cuda" else [128])
+    batches = list(dict.fromkeys(options.batches or ([128, 1024] if device == "cuda" else [128])))
     machine = describe_machine(device)
     print(f"{machine}\n")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ["TMPDIR"] = scratch  # what contestants leave behind goes with it
         rows = []
         for batch in batches:
-            rows += race(device, batch, options.starts, options.rounds, options.segment, Path(folder))
-            print_rows(rows)
-        step = profile_step(device, Path(folder))
+            raced = race(device, batch, options.starts, options.rounds, options.segment, Path(scratch))
+            print_rows(raced)
+            rows += raced
+        step = profile_step(device, Path(scratch))
         found = ratios(rows)
         if device == "cpu":
             found["cpu_backend_overhead"] = next(row["share"] for row in step if row["step"] == CPU_BACKEND)
@@ -72,11 +83,11 @@ def main() -> None:
         print_rows(step)
         imports = profile_imports()
         print_rows(imports)
-        grown = growth(device, Path(folder), options.segment)
+        grown = growth(device, Path(scratch), options.segment)
         print_rows(grown)
         others = {
-            **start_up(device, Path(folder), times=options.starts),
-            **checkpoint(Path(folder)),
+            **start_up(device, Path(scratch), times=options.starts),
+            **checkpoint(Path(scratch)),
             "environment_mb": round(size_mb(Path(sysconfig.get_paths()["purelib"]))),
         }
         print_rows([{"what": name, "value": value} for name, value in others.items()])

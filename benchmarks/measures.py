@@ -41,12 +41,16 @@ def growth(device: str, folder: Path, steps: int) -> list[dict[str, Any]]:
 def timed(settings: Any) -> float:
     """Train; return the median seconds of the second half of the steps."""
     moments: list[float] = []
-    project(
-        settings,
-        settings.accelerator.replace("gpu", "cuda"),
-        Path(settings.run_dir),
-        lambda: moments.append(time.perf_counter()),
-    )
+    device = settings.accelerator.replace("gpu", "cuda")
+
+    def tick() -> None:
+        if device == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
+        moments.append(time.perf_counter())
+
+    project(settings, device, Path(settings.run_dir), tick)
     steady = moments[len(moments) // 2 :]
     return statistics.median(later - earlier for earlier, later in pairwise(steady))
 

@@ -1,6 +1,6 @@
 """The generated project's network as the BioNeMo example trained its own: NeMo's strategy as it is, item by item.
 
-Needs a GPU, for without the generated project's CPU backend NeMo's strategy does.
+Without Apex and Transformer Engine, as pip installs it. NeMo's strategy needs a GPU: the CPU backend is the project's.
 """
 
 from __future__ import annotations

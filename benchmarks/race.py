@@ -38,11 +38,11 @@ class Pacer:
             import torch
 
             torch.cuda.synchronize()
-        self.turns.send(time.time())
+        self.turns.send(time.perf_counter())
         self.left = self.turns.recv()
         if not self.left:
             self._end()
-        self.turns.send(time.time())
+        self.turns.send(time.perf_counter())
 
     def _end(self) -> NoReturn:
         self.turns.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
@@ -84,7 +84,7 @@ def plain_way(way: str, memory: bool) -> Callable[..., None]:
 
 
 def project(settings: Any, device: str, folder: Path, tick: Tick) -> None:
-    """Train as the generated project's `pretrain` does, all callbacks and logs included."""
+    """Train as the generated project's `pretrain` does, with its callbacks and logs; a race has no validation."""
     training = module("training")
 
     class Progress(training.Progress):
@@ -185,7 +185,7 @@ def start(name: str, batch: int, device: str, folder: Path) -> Racer:
 
 def figures(name: str, batch: int, steps_per_second: list[float], megabytes: float) -> dict[str, Any]:
     """Return a row: medians, and as `spread` the range of the middle half over the median."""
-    low, middle, high = statistics.quantiles(steps_per_second, n=4)
+    low, middle, high = statistics.quantiles(steps_per_second, n=4, method="inclusive")
     return {
         "name": name,
         "batch": batch,

@@ -12,6 +12,8 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +23,6 @@ from race import project
 
 CPU_BACKEND = "what stands in for CUDA"
 TORCH_KERNELS = "torch's operators"
-PLACES = {  # the first that is in the path of a file is its place
-    "/runtime/cpu.py": CPU_BACKEND,
-    "/torch/cpu/__init__.py": CPU_BACKEND,
-    "/site-packages/torch/": "torch's Python",
-    "/megatron/core/": "Megatron-Core",
-    "/nemo/": "NeMo",
-    "/lightning/": "Lightning",
-}
 FIRST, LAST = 10, 50  # the steps between which the profiler looks
 
 
@@ -70,8 +64,24 @@ def profiled(settings: Any) -> Counter[str]:
 
 def place_of(file: str) -> str:
     """Name the library of a source file."""
-    found = (place for part, place in PLACES.items() if part in file)
-    return next(found, "this project" if module("cli").__package__ in file else "Python and the rest")
+    return next((place for root, place in roots().items() if file.startswith(root)), "Python and the rest")
+
+
+@cache
+def roots() -> dict[str, str]:
+    """Return whose code lies where: a part of a package before the whole."""
+    project = module("cli").__package__
+    places = {
+        f"{project}.runtime.cpu": CPU_BACKEND,
+        "torch.cpu": CPU_BACKEND,
+        project: "this project",
+        "torch": "torch's Python",
+        "megatron.core": "Megatron-Core",
+        "nemo": "NeMo",
+        "lightning": "Lightning",
+    }
+    files = {name: str(import_module(name).__file__) for name in places}
+    return {files[name].removesuffix("__init__.py"): place for name, place in places.items()}
 
 
 def profile_imports() -> list[dict[str, Any]]:

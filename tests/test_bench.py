@@ -40,13 +40,16 @@ def test_the_benchmark_writes_what_it_measured(default_project: BakedProject, tm
     ("words", "answer"),
     [
         (("--rounds", "0"), "argument --rounds: invalid positive value: '0'"),
-        (("--starts", "1", "--rounds", "1"), "a spread needs two rounds: give more --starts or --rounds"),
+        (("--starts", "1", "--rounds", "1"), "give more --starts, --rounds or --segment"),
+        (("--segment", "1"), "give more --starts, --rounds or --segment"),
+        (("--output", "file"), "argument --output: file cannot be made: File exists"),
         ((".",), "is not a generated project: it has no src/*/cli.py"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_in_words(words, answer, default_project: BakedProject, tmp_path: Path):
     project = () if words == (".",) else (default_project.path,)
     command = [sys.executable, TEMPLATE / "benchmarks" / "bench.py", *project, *words]
+    (tmp_path / "file").touch()
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
     assert ended.returncode == 2
     assert ended.stderr.splitlines()[-1].endswith(answer)

@@ -191,6 +191,13 @@ def test_prediction_takes_everything_but_the_layout_from_its_run(asked, tmp_path
     assert asked == [change(saved, run_dir=str(tmp_path), **layout)]
 
 
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+@pytest.mark.parametrize("words", [("--model.hidden_size", "32"), ("--network", "autoencoder")])
+def test_a_trained_run_keeps_its_network(command, words, refused, tmp_path):
+    save_settings(FINETUNE, tmp_path)
+    assert f"{tmp_path} keeps the network that it trained" in refused(command, "--from", tmp_path, *words)
+
+
 @pytest.mark.parametrize("command", ["finetune", "evaluate", "predict", "export"])
 def test_a_command_on_a_run_needs_one(command, refused, tmp_path):
     assert f"{command} needs --from RUN" in refused(command)

@@ -330,6 +330,13 @@ def test_more_validation_items_than_there_are_are_refused(size, refused, run_dir
 
 
 @pytest.mark.slow
+def test_a_folder_that_the_sample_does_not_read_is_refused(refused, run_dir):
+    answer = refused("pretrain", *CPU, *run_dir, "--data.root", "there")
+    assert "--data.root there holds no sample" in answer
+    assert "add --data.dataset full, or --data.root data for the sample" in answer
+
+
+@pytest.mark.slow
 def test_missing_data_is_refused(refused, run_dir, tmp_path):
     words = ["--data.dataset", "full", "--data.root", tmp_path / "nothing"]
     assert "raw is missing: run with --data.download true" in refused("pretrain", *CPU, *run_dir, *words)

@@ -210,6 +210,7 @@ def test_settings_that_cannot_be_read_are_one_line_with_file_and_reason(tmp_path
         (r"--model\.hidden_size \d+, not 1, and keeps", {"model": ModelSettings(hidden_size=1)}),
         (f"--network {Settings().network}, not another", {"network": "another"}),
         ("--seed 1234, not 7", {"seed": 7}),
+        ("--from_run None, not elsewhere", {"from_run": "elsewhere"}),
         ("--training.lr 0.002, not 0.5", {"training": TrainingSettings(lr=0.5)}),
         ("--data.resampling epochs, not prng", {"data": DataSettings(resampling="prng")}),
     ],

@@ -264,7 +264,10 @@ def _settings_of_run(command: str, argv: list[str]) -> Settings:
     run = _parse(command, argv, PRETRAIN).run_dir
     saved = load_settings(Path(run))
     training = replace(saved.training, micro_batch_size=None)
-    return _checked(_parse(command, argv, replace(saved, run_dir=run, parallel=ParallelSettings(), training=training)))
+    settings = _parse(command, argv, replace(saved, run_dir=run, parallel=ParallelSettings(), training=training))
+    if (settings.network, settings.model) != (saved.network, saved.model):
+        raise UserError(f"{run} keeps the network that it trained: leave out --network and --model")
+    return _checked(settings)
 
 
 def _checked(settings: Settings) -> Settings:

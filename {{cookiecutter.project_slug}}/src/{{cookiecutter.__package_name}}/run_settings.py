@@ -18,9 +18,11 @@ from .files import write_whole
 from .names import CHECKPOINTS_FOLDER, SETTINGS_FILE
 from .settings import DataSettings, ModelSettings, Settings
 
-# What a checkpoint brings along (weights, schedule, optimizer groups), or what its position counts in (the data).
+# What a checkpoint brings along (weights and where they came from, schedule, optimizer groups), or what its position
+# counts in (the data).
 _KEPT = (
     "network",
+    "from_run",
     "seed",
     *(f"model.{item.name}" for item in fields(ModelSettings)),
     *(f"data.{item.name}" for item in fields(DataSettings) if item.name not in ("root", "download", "num_workers")),

@@ -35,9 +35,16 @@ def read(settings: DataSettings, train: bool) -> "MNISTCustom":
     """Read the training file, or the test file.
 
     Raises:
-        DataError: a file is missing or damaged.
+        DataError: a file is missing or damaged, or a folder is named that the sample does not read.
     """
-    return EmbeddedMNIST(train) if settings.dataset == "sample" else MNISTCustom(settings.root, train)
+    if settings.dataset == "full":
+        return MNISTCustom(settings.root, train)
+    if settings.root != DataSettings.root:
+        raise DataError(
+            f"--data.root {settings.root} holds no sample, which is in this package: add --data.dataset full, or "
+            f"--data.root {DataSettings.root} for the sample"
+        )
+    return EmbeddedMNIST(train)
 
 
 def pictures(data: Tensor) -> np.ndarray | None:
