@@ -192,10 +192,10 @@ def test_prediction_takes_everything_but_the_layout_from_its_run(asked, tmp_path
 
 
 @pytest.mark.parametrize("command", ["evaluate", "predict"])
-@pytest.mark.parametrize("words", [("--model.hidden_size", "32"), ("--network", "autoencoder")])
-def test_a_trained_run_keeps_its_network(command, words, refused, tmp_path):
-    save_settings(FINETUNE, tmp_path)
-    assert f"{tmp_path} keeps the network that it trained" in refused(command, "--from", tmp_path, *words)
+def test_a_trained_network_keeps_its_sizes(command, refused, tmp_path):
+    save_settings(change(FINETUNE, model={"hidden_size": 8}), tmp_path)
+    answer = refused(command, "--from", tmp_path, "--model.hidden_size", "4")
+    assert f"the network in {tmp_path} has the sizes that it was trained in: leave out --model" in answer
 
 
 @pytest.mark.parametrize("command", ["finetune", "evaluate", "predict", "export"])

@@ -17,7 +17,7 @@ from types import ModuleType
 from .errors import ToldError, UserError
 from .names import LAYOUTS_FILE, SETTINGS_FILE
 from .parsing import did_you_mean, parse, rename
-from .run_settings import holds_run, load_settings
+from .run_settings import check_same_sizes, holds_run, load_settings
 from .runtime import launch, noise
 from .settings import ParallelSettings, Settings, TrainingSettings
 
@@ -265,8 +265,7 @@ def _settings_of_run(command: str, argv: list[str]) -> Settings:
     saved = load_settings(Path(run))
     training = replace(saved.training, micro_batch_size=None)
     settings = _parse(command, argv, replace(saved, run_dir=run, parallel=ParallelSettings(), training=training))
-    if (settings.network, settings.model) != (saved.network, saved.model):
-        raise UserError(f"{run} keeps the network that it trained: leave out --network and --model")
+    check_same_sizes(settings, saved)
     return _checked(settings)
 
 

@@ -109,3 +109,9 @@ def check_same_run(settings: Settings, saved: Settings) -> None:
             f"the run in {settings.run_dir} has {'; '.join(others)}, and keeps what it has: resume with that, or "
             "choose another --run_dir"
         )
+
+
+def check_same_sizes(settings: Settings, saved: Settings) -> None:
+    """Raise a UserError if a trained network would be built in other sizes."""
+    if settings.model != saved.model:
+        raise UserError(f"the network in {settings.run_dir} has the sizes that it was trained in: leave out --model")
