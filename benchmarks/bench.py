@@ -33,20 +33,11 @@ def positive(text: str) -> int:
     return number
 
 
-def folder(text: str) -> Path:
-    """Make the folder before anything is measured that would be lost; ArgumentTypeError if that cannot be."""
-    try:
-        Path(text).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"{text} cannot be made: {error.strerror}") from None
-    return Path(text)
-
-
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("project", type=Path, help="folder of a generated project")
-    parser.add_argument("--output", type=folder, default="build", help="folder for bench.json and growth.png")
+    parser.add_argument("--output", type=Path, default=Path("build"), help="folder for bench.json and growth.png")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is a GPU")
     parser.add_argument("--batches", type=positive, nargs="+", help="default: 128, on a GPU also 1024")
     parser.add_argument("--starts", type=positive, default=3, help="races, each with new processes")
@@ -59,6 +50,10 @@ def main() -> None:
         parser.error("a spread needs two rounds, and a median two steps: give more --starts, --rounds or --segment")
     if options.device == "cuda" and not gpus():
         parser.error("there is no GPU here that PyTorch can use: leave --device out")
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)  # before anything is measured that would be lost
+    except OSError as error:
+        parser.error(f"--output {options.output} cannot be made: {error.strerror}")
     os.environ["BENCH_PROJECT"] = str(options.project.resolve())
     paths = [str(options.project.resolve() / "src"), str(Path(__file__).parent)]
     os.environ["PYTHONPATH"] = os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])

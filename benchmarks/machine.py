@@ -22,6 +22,14 @@ def describe_machine(device: str) -> str:
     return f"{gpus()} {torch.cuda.get_device_name(0)}, {cores}" if device == "cuda" else cores
 
 
+def wait_for(device: str) -> None:
+    """Wait until the device has done what it was told, so that a clock sees it."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+
+
 def size_mb(folder: Path) -> float:
     """Return the size of all files in a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from generated import make_settings, module
-from machine import gpus, size_mb
+from machine import gpus, size_mb, wait_for
 from race import project
 
 
@@ -44,10 +44,7 @@ def timed(settings: Any) -> float:
     device = settings.accelerator.replace("gpu", "cuda")
 
     def tick() -> None:
-        if device == "cuda":
-            import torch
-
-            torch.cuda.synchronize()
+        wait_for(device)
         moments.append(time.perf_counter())
 
     project(settings, device, Path(settings.run_dir), tick)

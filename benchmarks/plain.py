@@ -89,7 +89,7 @@ class InMemory(Dataset[Batch]):
 
 def loader(digits: MNIST | InMemory, batch_size: int, device: str) -> DataLoader[Batch]:
     if batch_size > len(digits):
-        raise ValueError(f"there are {len(digits)} digits, too few for a batch of {batch_size}")
+        raise SystemExit(f"there are {len(digits)} digits, too few for a batch of {batch_size}")
     ready = {"collate_fn": lambda batch: batch} if isinstance(digits, InMemory) else {}
     return DataLoader(digits, batch_size, shuffle=True, drop_last=True, pin_memory=device == "cuda", **ready)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from generated import make_settings, module, sample_folder
+from machine import wait_for
 
 Tick = Callable[[], None]
 
@@ -34,10 +35,7 @@ class Pacer:
         self.left -= 1
         if self.left:
             return
-        if self.device == "cuda":
-            import torch
-
-            torch.cuda.synchronize()
+        wait_for(self.device)
         self.turns.send(time.perf_counter())
         self.left = self.turns.recv()
         if not self.left:
@@ -152,7 +150,7 @@ class Racer:
 def race(device: str, batch: int, starts: int, rounds: int, segment: int, folder: Path) -> list[dict[str, Any]]:
     """Race `starts` times, each time with new processes; return a row for each contestant.
 
-    A process may be faster or slower than its twin for as long as it lives: it keeps the memory that it was given.
+    So no figure hangs on one process, which may be faster or slower than its twin for as long as it lives.
     """
     names = list(contestants(device))
     speeds: dict[str, list[float]] = {name: [] for name in names}

@@ -42,7 +42,7 @@ def test_the_benchmark_writes_what_it_measured(default_project: BakedProject, tm
         (("--rounds", "0"), "argument --rounds: invalid positive value: '0'"),
         (("--starts", "1", "--rounds", "1"), "give more --starts, --rounds or --segment"),
         (("--segment", "1"), "give more --starts, --rounds or --segment"),
-        (("--output", "file"), "argument --output: file cannot be made: File exists"),
+        (("--output", "file"), "--output file cannot be made: File exists"),
         ((".",), "is not a generated project: it has no src/*/cli.py"),
     ],
 )
