@@ -1,4 +1,4 @@
-"""A Megatron-Core model trained with NeMo 2. Read `training.py` first; to make it yours see the README."""
+"""A Megatron-Core model trained with NeMo 2. `model/` is yours, and the README tells how."""
 
 from .runtime import placeholders
 

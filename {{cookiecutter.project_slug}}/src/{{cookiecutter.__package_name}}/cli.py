@@ -11,33 +11,21 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from .errors import ToldError, UserError
-from .names import LAYOUTS_FILE, SETTINGS_FILE
+from .contracts.errors import ToldError, UserError
+from .contracts.names import COUNTED, COUNTS, LAYOUTS_FILE, NUM_ITEMS, SETTINGS_FILE
+from .contracts.settings import ParallelSettings
+from .model.settings import FINETUNE, FROM_START, LAYOUTS, Settings
 from .parsing import did_you_mean, parse, rename
-from .run_settings import check_same_sizes, holds_run, load_settings
 from .runtime import launch, noise
-from .settings import ParallelSettings, Settings, TrainingSettings
+from .training.run_settings import check_same_sizes, holds_run, load_settings
 
 PROG = (__package__ or "").replace("_", "-")
 
 PRETRAIN = Settings()
-LAYOUTS = Settings(
-    # every head, so that the whole network is tried; and a batch that 1 to 4 ranks and micro batches divide
-    network="autoencoder_classifier",
-    parallel=ParallelSettings(devices=4),
-    training=TrainingSettings(
-        max_steps=50, global_batch_size=144, lr=1e-3, warmup_steps=10, val_check_interval=25, log_every_n_steps=1
-    ),
-)
-FINETUNE = Settings(
-    run_dir="runs/finetune",
-    network="classifier",
-    new_heads=("classifier",),
-    training=TrainingSettings(max_steps=600, lr=1e-3),
-)
 
 STOPPED = 75
 """Exit code of a training that a signal ended early and that can be resumed: EX_TEMPFAIL of sysexits.h, try again."""
@@ -103,16 +91,16 @@ def finetune(argv: list[str]) -> int:
             return _train("finetune", argv, FINETUNE)
         raise UserError("finetune needs --from RUN, the folder of the run whose weights it starts from")
     start = load_settings(Path(given.from_run))
-    return _train("finetune", argv, replace(FINETUNE, model=start.model, data=start.data, seed=start.seed))
+    return _train("finetune", argv, replace(FINETUNE, **{name: getattr(start, name) for name in FROM_START}))
 
 
 def evaluate(argv: list[str]) -> int:
     """Score a run on the whole test set: --from RUN."""
     settings = _settings_of_run("evaluate", argv)
-    training = _import_training(settings)
-    result = training.evaluate(settings)
+    result = _import("results.evaluate", settings).evaluate(settings)
     _say("  ".join(f"{name} {value:.4f}" for name, value in result.items() if isinstance(value, float)))
-    _say(f"over {result['num_items']:,} test items; written to {settings.run_dir}")
+    counted = "" if result[COUNTED] == "items" else f" with {max(result[COUNTS].values()):,} {result[COUNTED]}"
+    _say(f"over {result[NUM_ITEMS]:,} test items{counted}; written to {settings.run_dir}")
     _say(f"Next: {PROG} report --from {settings.run_dir}")
     return 0
 
@@ -120,8 +108,7 @@ def evaluate(argv: list[str]) -> int:
 def predict(argv: list[str]) -> int:
     """Predict the whole test set into predictions.csv: --from RUN."""
     settings = _settings_of_run("predict", argv)
-    training = _import_training(settings)
-    _say(f"wrote {training.predict(settings)}")
+    _say(f"wrote {' and '.join(map(str, _import('results.evaluate', settings).predict(settings)))}")
     return 0
 
 
@@ -131,7 +118,7 @@ def report(argv: list[str]) -> int:
     parser.add_argument("--from", dest="run", type=Path, metavar="RUN", help="folder of the run")
     if (run := parser.parse_args(argv).run) is None:
         raise UserError("report needs --from RUN, the folder of a trained run")
-    from .report import make_report
+    from .results.report import make_report
 
     _say(f"wrote {make_report(run)}")
     return 0
@@ -146,7 +133,7 @@ def export(argv: list[str]) -> int:
     settings = _settings_of_run("export", ["--from", given.run] if given.run else [])
     _quiet_unless(settings.verbose)
     with _explained():
-        from .export import export_run
+        from .results.export import export_run
     _say(f"wrote {export_run(settings, given.output)}")
     return 0
 
@@ -208,8 +195,7 @@ def _train(command: str, argv: list[str], defaults: Settings) -> int:
     if _is_resumed(settings):  # and keeps what it is not told to change
         settings = _parse(command, argv, load_settings(Path(settings.run_dir)))
     holds_run(_checked(settings))  # which raises, before the imports, what would be raised after them
-    training = _import_training(settings)
-    result = training.train(settings)
+    result = _import("training.train", settings).train(settings)
     if result.has_stopped:
         resume = f"{PROG} {command} --run_dir {result.run_dir} --resume true"
         _say(f"stopped after step {result.steps} of {settings.training.max_steps}; go on with {resume}")
@@ -224,13 +210,12 @@ def _is_resumed(settings: Settings) -> bool:
     return settings.resume and Path(settings.run_dir, SETTINGS_FILE).exists()
 
 
-def _import_training(settings: Settings) -> ModuleType:
-    """Import the training, in all ranks at once."""
+def _import(room: str, settings: Settings) -> ModuleType:
+    """Import what trains or evaluates, in all ranks at once."""
     _quiet_unless(settings.verbose)
     launch.start_ranks(settings.parallel.devices)
     with _explained():
-        from . import training
-    return training
+        return import_module(f".{room}", __package__)
 
 
 @contextmanager

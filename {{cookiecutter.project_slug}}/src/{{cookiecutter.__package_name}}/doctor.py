@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 from packaging.requirements import Requirement
 
-from .errors import UserError
+from .contracts.errors import UserError
 
 OK, BAD, ABSENT = "ok", "WRONG", "absent"
 

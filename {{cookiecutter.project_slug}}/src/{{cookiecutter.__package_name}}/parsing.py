@@ -7,10 +7,10 @@ import re
 from dataclasses import asdict
 from functools import reduce
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_type_hints
 
-from .errors import UserError
-from .settings import Settings
+from .contracts.errors import UserError
+from .model.settings import Settings
 
 
 def parse(argv: list[str], defaults: Settings, prog: str, description: str) -> Settings:
@@ -35,6 +35,8 @@ def parse(argv: list[str], defaults: Settings, prog: str, description: str) -> S
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = Parser(prog=prog, usage="%(prog)s [settings]", description=description, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file with settings; what follows it wins")
+    # jsonargparse reads a field's type in the module of the base class, where the same word is the base's own type
+    Settings.__init__.__annotations__.update(get_type_hints(Settings))
     parser.add_class_arguments(Settings, as_group=False)
     parser.parse_object(values)  # they may come from a file; what set_defaults takes is never checked
     parser.set_defaults(values)

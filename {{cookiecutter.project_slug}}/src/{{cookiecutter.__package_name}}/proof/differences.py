@@ -13,7 +13,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 
-from .. import names
+from ..contracts import names
 from ..runtime.checkpoint import last_checkpoint, weights
 
 WEIGHTS = "module."

@@ -20,12 +20,13 @@ from typing import Any, Literal
 
 import torch
 
-from .. import names
-from ..errors import UserError
-from ..files import write_whole
+from ..contracts import names
+from ..contracts.errors import UserError
+from ..contracts.files import write_whole
+from ..contracts.settings import ParallelSettings
+from ..model.settings import Settings
 from ..runtime.backend import choose
-from ..settings import ParallelSettings, Settings
-from ..training import train
+from ..training.train import train
 from .differences import BOUNDS, Differences, compare
 from .ranks import RanksFailed, run_ranks
 

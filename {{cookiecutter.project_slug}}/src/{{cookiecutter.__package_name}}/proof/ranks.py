@@ -20,7 +20,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..errors import UserError
+from ..contracts.errors import UserError
 from ..runtime import noise, orphans
 
 

@@ -13,7 +13,7 @@ import torch
 from nemo.lightning.callback_group import CallbackGroup
 from torch.distributed import distributed_c10d
 
-from ..errors import UserError
+from ..contracts.errors import UserError
 from . import clipping, cpu, cuda_graph, failures, fused_adam, lone_rank, orphans, weak_hooks, writer
 
 

@@ -14,8 +14,8 @@ import lightning.pytorch as pl
 from nemo.lightning.ckpt_utils import ckpt_to_dir
 from nemo.lightning.pytorch import callbacks as nemo
 
-from ..errors import UserError
-from ..logs import tell
+from ..contracts.errors import UserError
+from .failures import tell
 from .seal import clear, damage, is_sealed, seal
 
 _UNFINISHED = nemo.ModelCheckpoint.UNFINISHED_CHECKPOINT_SUFFIX

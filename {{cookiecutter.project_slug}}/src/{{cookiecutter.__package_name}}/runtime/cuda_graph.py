@@ -13,7 +13,7 @@ from typing import Any
 from megatron.core import full_cuda_graph
 from megatron.core.full_cuda_graph import FullCudaGraphWrapper, StaticBufferLoader
 
-from ..errors import UserError
+from ..contracts.errors import UserError
 
 
 @contextmanager

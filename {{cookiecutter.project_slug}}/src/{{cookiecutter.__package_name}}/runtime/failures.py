@@ -1,4 +1,6 @@
-"""A mistake of the user's that one rank finds is told by that rank, once, and ends all of them.
+"""What a person is told of a run of many ranks: everything once.
+
+A mistake of the user's that one rank finds is told by that rank, and ends all of them.
 
 On the last stage alone a network's outputs or a new head can be wrong. The other ranks then see a closed connection,
 or wait on their GPU for ever; what they would say explains nothing.
@@ -11,11 +13,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch.distributed.distributed_c10d import _get_default_store
 
-from ..errors import ToldError, UserError
+from ..contracts.errors import ToldError, UserError
 
 _REASON = "why the run ends"
+
+
+@rank_zero_only
+def tell(line: str) -> None:
+    """Print a line that a person should read during a run; on the first rank only."""
+    print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -26,7 +26,8 @@ _LOGGERS = (
 
 
 _HERE = str(Path(__file__).parents[1])
-_WAY_THERE = tuple(str(Path(_HERE, name)) for name in ("__main__.py", "cli.py", "training.py", "module.py", "runtime"))
+_DETOURS = ("__main__.py", "cli.py", "training", "results", "contracts", "runtime")
+_WAY_THERE = tuple(str(Path(_HERE, name)) for name in _DETOURS)
 _LIBRARIES = (sysconfig.get_paths()["stdlib"], sysconfig.get_paths()["purelib"], sysconfig.get_paths()["platlib"], "<")
 
 

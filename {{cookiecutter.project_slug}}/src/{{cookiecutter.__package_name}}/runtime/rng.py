@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from megatron.core import parallel_state, tensor_parallel
 
-from ..logs import tell
+from .failures import tell
 
 
 class RandomNumbers(pl.Callback):

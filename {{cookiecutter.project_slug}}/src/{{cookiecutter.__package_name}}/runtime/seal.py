@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ..files import write_whole
+from ..contracts.files import write_whole
 
 SEAL = "files.json"
 

@@ -15,7 +15,7 @@ from nemo.core.optim.mcore_optim import McoreDistributedOptimizer
 from nemo.lightning.megatron_parallel import CallbackMethods
 from torch import Tensor
 
-from ..errors import UserError
+from ..contracts.errors import UserError
 from . import cuda_graph
 
 
@@ -83,13 +83,13 @@ class Strategy(nl.MegatronStrategy):
         """Give every pipeline stage the metrics, which only the last one computes."""
         if parallel_state.get_pipeline_model_parallel_world_size() == 1 and isinstance(metrics, dict):
             return metrics
-        names = self.lightning_module.loss_reduction.result_names
-        values = torch.zeros(len(names), device=self.root_device)
+        reduction = self.lightning_module.loss_reduction
+        totals = torch.zeros(len(reduction.names), 2, dtype=torch.float64, device=self.root_device)
         if isinstance(metrics, dict):
-            values = torch.stack([metrics[name] for name in names])
+            totals = metrics["totals"]
         source = parallel_state.get_pipeline_model_parallel_last_rank()
-        torch.distributed.broadcast(values, source, group=parallel_state.get_pipeline_model_parallel_group())
-        return dict(zip(names, values.unbind(), strict=True))
+        torch.distributed.broadcast(totals, source, group=parallel_state.get_pipeline_model_parallel_group())
+        return reduction.of_totals(totals)
 
     def optimizer_step(self, optimizer: Any, closure: Any, model: Any = None, **kwargs: Any) -> Any:
         """Step, and keep the gradient norm before clipping for the module, which logs it; NeMo's would log it here.

@@ -1,42 +1,44 @@
 """Where the digits come from: `MNISTCustom` reads the full set, `EmbeddedMNIST` the sample inside this package.
 
-A file of its own because it is what you replace by your own data; the order of the items (`resampling`) knows nothing
-of MNIST and stays. The data module calls `prepare`, `read` and `pictures`. Your dataset needs `__len__`, `__getitem__`,
-and `__getitems__` for speed: that one takes B positions and returns one ready batch, many times faster than B items
-stacked afterwards. Item i must always be the same item: every rank asks for itself, and a resumed run asks again.
+`config.py` names `prepare`, `read_training` and `read_test`; what a dataset must answer says contracts/item.py.
 """
 
 import gzip
 import hashlib
 import zlib
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
 from torchvision.datasets import MNIST
 
-from ..settings import DataSettings
-from .item import DataError, MnistItem
+from ..contracts.item import DataError, Dataset
+from ..contracts.view import split_validation
+from .settings import DataSettings, Settings
 
 
-def prepare(settings: DataSettings) -> None:
-    """Download what is missing, if the settings ask for it; called in one process of each machine.
+def prepare(settings: Settings) -> None:
+    """Download what is missing, if the settings ask for it.
 
     Raises:
         DataError: the download failed, or a file that was already there is damaged.
     """
-    if settings.dataset == "full" and settings.download:
-        download(settings.root)
+    if settings.data.dataset == "full" and settings.data.download:
+        download(settings.data.root)
 
 
-def read(settings: DataSettings, train: bool) -> "MNISTCustom":
-    """Read the training file, or the test file.
+def read_training(settings: Settings) -> tuple[Dataset, Dataset]:
+    """Read the training file, of which the last digits are for validation."""
+    return split_validation(_read(settings.data, train=True), settings.data.validation_size)
 
-    Raises:
-        DataError: a file is missing or damaged, or a folder is named that the sample does not read.
-    """
+
+def read_test(settings: Settings) -> Dataset:
+    """Read the test file."""
+    return _read(settings.data, train=False)
+
+
+def _read(settings: DataSettings, train: bool) -> "MNISTCustom":
     if settings.dataset == "full":
         return MNISTCustom(settings.root, train)
     if settings.root != DataSettings.root:
@@ -45,18 +47,6 @@ def read(settings: DataSettings, train: bool) -> "MNISTCustom":
             f"--data.root {DataSettings.root} for the sample"
         )
     return EmbeddedMNIST(train)
-
-
-def pictures(data: Tensor) -> np.ndarray | None:
-    """Turn `data` of a batch, or what a network says of it, into what the report shows; None if that is no picture.
-
-    Args:
-        data: float [N, channels, height, width], 0 to 1.
-
-    Returns:
-        Grey pictures, uint8 [N, height, width].
-    """
-    return data.mean(dim=1).clamp(0, 1).mul(255).round().to(torch.uint8).numpy()
 
 
 class MNISTCustom(MNIST):
@@ -122,23 +112,17 @@ class MNISTCustom(MNIST):
     def _read(self, name: str) -> np.ndarray:
         return read_idx(Path(self.raw_folder) / f"{name}{self.suffix}", self.sha256[name], self.remedy)
 
-    def __getitem__(self, index: int) -> MnistItem:
-        """Return the digit at one position; IndexError if there is none."""
-        index = range(len(self))[index]  # -1 is the last item, and its idx must say so: below 0 marks padding
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return the digit at one position, `data` and `label` of `MnistItem`; IndexError if there is none."""
         data = self.data[index].unsqueeze(0).to(torch.float32).div_(255)
-        return MnistItem(data=data, label=self.targets[index].clone(), idx=torch.tensor(index))
+        return {"data": data, "label": self.targets[index].clone()}
 
-    def __getitems__(self, indices: list[int]) -> MnistItem:
-        """Return B digits as one batch: data float32 [B, 1, 28, 28], label int64 [B], idx int64 [B].
-
-        Raises:
-            IndexError: A position is not in 0 to len - 1.
-        """
-        idx = torch.tensor(indices, dtype=torch.int64)
-        label = self.targets.index_select(0, idx)  # before the images: it refuses negative positions
+    def __getitems__(self, indices: list[int]) -> dict[str, Any]:
+        """Return B digits as one batch; IndexError if a position is not in 0 to len - 1."""
+        label = self.targets.index_select(0, torch.tensor(indices))  # it refuses negative positions
         # NumPy, because torch wakes all threads for so little work: milliseconds on a machine with many cores
         data = np.divide(self.data.numpy()[indices, np.newaxis], 255, dtype=np.float32)
-        return MnistItem(data=torch.from_numpy(data), label=label, idx=idx)
+        return {"data": torch.from_numpy(data), "label": label}
 
 
 class EmbeddedMNIST(MNISTCustom):
@@ -166,7 +150,7 @@ class EmbeddedMNIST(MNISTCustom):
     @property
     def raw_folder(self) -> str:
         """The folder of the package that holds the sample."""
-        return str(Path(self.root) / "mnist_sample")
+        return str(Path(self.root) / "sample")
 
     def download(self) -> None:
         """Fetch nothing: everything is in the package."""

@@ -1,7 +1,15 @@
-"""Every knob of a run, with its unit, and the checks that need nothing but the values.
+"""What can be set, each with its unit, and the checks that need nothing but the values.
 
-The line under a field is also its `--help` text. Nothing here imports torch: a wrong setting is answered in a
-fraction of a second, before any work starts.
+`model/settings.py` derives its own `DataSettings`, `ModelSettings` and `Settings` from those here: it adds fields, or
+gives one that is here another default. The line under a field is its `--help` text. `Settings()` is what `pretrain`
+runs with, and three constants beside it say what differs for the other commands:
+
+    FINETUNE    the defaults of `finetune`
+    FROM_START  what finetuning takes from the run that it starts from, of "model", "data" and "seed"
+    LAYOUTS     the defaults of `layouts`: the network with every head, so that the whole of it is tried
+
+Nothing here imports torch: a wrong setting is answered in a fraction of a second, before any work starts. So a
+model's own checks of its values belong there too, into `problems`.
 """
 
 from __future__ import annotations
@@ -9,48 +17,61 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import ClassVar, Literal
 
-from .data.item import SEQUENCE_LENGTH
-
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Which digits are read, and in which order."""
+    """Which items are read, and in which order; a model adds where they lie."""
 
-    dataset: Literal["sample", "full"] = "sample"
-    """sample: the 10,000 training digits that ship with the package; full: all 60,000, from --data.root"""
-    root: str = "data"
-    """folder that holds MNIST/raw as torchvision lays it out (only for the full dataset)"""
-    download: bool = False
-    """download the full dataset into --data.root if it is not there"""
-    validation_size: int = 1_000
-    """items at the end of the training file that are kept for validation"""
+    NOT_KEPT: ClassVar[tuple[str, ...]] = ("num_workers",)
+    """Names of the settings here that a resumed run may change: where the data lie, not which they are."""
+
     resampling: Literal["epochs", "multi_epoch", "prng"] = "epochs"
     """epochs: a new permutation every epoch; multi_epoch, prng: bionemo-core's resamplers (extra `bionemo`)"""
     num_workers: int = 0
     """processes that load batches; 0 loads in the training process, fastest for data that is in memory"""
 
+    def problems(self) -> list[str]:
+        """Return what is wrong with these values, each with the value, the rule and the mend."""
+        if self.num_workers < 0:
+            return [f"--data.num_workers {self.num_workers} must be at least 0"]
+        return []
+
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """The sizes of the network."""
+    """The sizes of the network, which are also fields of its config; a model adds its own.
 
-    NOT_SPLIT: ClassVar[tuple[str, ...]] = ("num_layers",)
+    A network with attention has a field `num_attention_heads`, which must divide `hidden_size`.
+    """
+
+    NOT_SPLIT: ClassVar[tuple[str, ...]] = ("num_layers", "sequence_length")
     """Names of the whole numbers here that tensor parallel need not divide."""
 
     num_layers: int = 4
-    """residual blocks of the trunk"""
+    """blocks of the trunk, which pipeline stages share"""
     hidden_size: int = 64
     """features of each step of the sequence between blocks"""
-    ffn_hidden_size: int = 128
-    """features of each step of the sequence inside a block"""
-    latent_size: int = 32
-    """features of the whole item, between the trunk and the heads"""
     hidden_dropout: float = 0.0
     """probability of zeroing a block's output feature during training"""
+
+    @property
+    def sequence_length(self) -> int:
+        """Length S of the activations (S, B, H) that stages exchange; a field, or what the data are like."""
+        raise NotImplementedError
 
     def counts(self) -> dict[str, int]:
         """Return the whole numbers by their names."""
         return {name: value for name, value in asdict(self).items() if type(value) is int}
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with these values, each with the value, the rule and the mend."""
+        found = [f"--model.{name} {size} must be at least 1" for name, size in self.counts().items() if size < 1]
+        heads = self.counts().get("num_attention_heads", 1)
+        if not found and self.hidden_size % heads:
+            found.append(f"--model.num_attention_heads {heads} does not divide --model.hidden_size {self.hidden_size}")
+        if not 0 <= self.hidden_dropout < 1:
+            found.append(f"--model.hidden_dropout {self.hidden_dropout} must be from 0 to below 1")
+        return found
 
 
 @dataclass(frozen=True)
@@ -101,9 +122,15 @@ class TrainingSettings:
     """optimizer steps between logged training figures"""
 
 
+PROOF = TrainingSettings(
+    max_steps=50, global_batch_size=144, lr=1e-3, warmup_steps=10, val_check_interval=25, log_every_n_steps=1
+)
+"""What `layouts` trains, and the bounds of rounding were measured with: a batch that 1 to 4 ranks and parts divide."""
+
+
 @dataclass(frozen=True)
-class Settings:
-    """Everything that decides a run; saved beside its checkpoints."""
+class RunSettings:
+    """Everything that decides a run; saved beside its checkpoints. A model's `Settings` derive from this."""
 
     run_dir: str = "runs/pretrain"
     """folder of the run: settings, checkpoints, logs, report"""
@@ -115,8 +142,8 @@ class Settings:
     """seed of the start weights, the data order and dropout"""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """auto: gpu where there is one, else cpu"""
-    network: Literal["autoencoder", "classifier", "autoencoder_classifier"] = "autoencoder"
-    """autoencoder for pretraining; classifier: the trunk with a head; autoencoder_classifier keeps the decoder too"""
+    network: str = ""
+    """which network is trained, a name in NETWORKS of model/config.py"""
     from_run: str | None = None
     """run whose weights this one starts from (finetune: --from)"""
     new_heads: tuple[str, ...] = ()
@@ -150,6 +177,7 @@ class Settings:
     def problems(self) -> list[str]:
         """Return everything that is wrong with these values, each with the value, the rule and the mend."""
         wrong_numbers = [text for is_wrong, text in self._number_checks() if is_wrong]
+        wrong_numbers += self.model.problems() + self.data.problems()
         if wrong_numbers:
             return wrong_numbers  # the other rules divide by these numbers
         return [text for is_wrong, text in (*self._layout_checks(), *self._batch_checks()) if is_wrong]
@@ -186,9 +214,9 @@ class Settings:
                 "--parallel.sequence splits what tensor parallel ranks share: set --parallel.tensor above 1",
             ),
             (
-                layout.sequence and SEQUENCE_LENGTH % layout.tensor != 0,
+                layout.sequence and sizes.sequence_length % layout.tensor != 0,
                 f"--parallel.sequence: --parallel.tensor {layout.tensor} does not divide the sequence length "
-                f"{SEQUENCE_LENGTH}: use a divisor",
+                f"{sizes.sequence_length}: use a divisor",
             ),
         ]
 
@@ -213,8 +241,6 @@ class Settings:
     def _number_checks(self) -> list[tuple[bool, str]]:
         training = self.training
         at_least_one = {
-            **{f"--model.{name}": size for name, size in self.model.counts().items()},
-            "--data.validation_size": self.data.validation_size,
             "--parallel.devices": self.parallel.devices,
             "--parallel.num_nodes": self.parallel.num_nodes,
             "--parallel.tensor": self.parallel.tensor,
@@ -230,11 +256,6 @@ class Settings:
         return [
             (not self.run_dir, "--run_dir is empty: name a folder"),
             *((value < 1, f"{name} {value} must be at least 1") for name, value in at_least_one.items()),
-            (self.data.num_workers < 0, f"--data.num_workers {self.data.num_workers} must be at least 0"),
-            (
-                not 0 <= self.model.hidden_dropout < 1,
-                f"--model.hidden_dropout {self.model.hidden_dropout} must be from 0 to below 1",
-            ),
             (
                 not 0 <= training.min_lr <= training.lr or training.lr == 0,
                 f"--training.lr {training.lr} must be above 0 and not below --training.min_lr {training.min_lr}",

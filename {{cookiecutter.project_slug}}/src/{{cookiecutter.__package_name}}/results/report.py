@@ -1,9 +1,8 @@
 """The report of a finished run: pictures and tables a person wants to look at, in one self-contained page.
 
-`make_report` shows only what the run folder holds (`names.py` lists the files) and works without torch, so a run copied
-from a GPU machine can be looked at on a laptop. If the run started from another, that one's story comes first.
-This file reads run folders, chooses what is shown and puts it in place; `report_curves.py` and `report_figures.py`
-draw, `report_html.py` makes the page.
+`make_report` shows only what the run folder holds (`contracts/names.py` lists the files) and works without torch, so
+a run copied from a GPU machine can be looked at on a laptop. If the run started from another, that one's story comes
+first. Curves and figures are there for every model (`curves.py`); what is shown of outputs says `model/figures.py`.
 """
 
 import csv
@@ -14,20 +13,22 @@ import shlex
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
-from . import names, report_curves
-from . import report_figures as figures
-from .errors import UserError
-from .files import write_whole_folder
-from .report_figures import Array, Picture
-from .report_html import Chapter, page
+from ..contracts import names
+from ..contracts.errors import UserError
+from ..contracts.files import write_whole_folder
+from ..drawing.theme import Array, Picture, render
+from ..model import figures
+from . import curves
+from .page import Chapter, page
 
-COMMAND = (__package__ or "").replace("_", "-")  # as the installed package calls its command
+COMMAND = (__package__ or "").partition(".")[0].replace("_", "-")  # as the installed package calls its command
 
 
 class ReportError(UserError):
@@ -41,7 +42,7 @@ class Run:
     folder: Path
     curves: dict[str, tuple[Array, Array]]  # metric name -> (steps, values)
     settings: dict[str, Any]
-    evaluation: dict[str, float]
+    evaluation: dict[str, Any]
     outputs: dict[str, Array]
 
 
@@ -59,7 +60,7 @@ def make_report(run: Path) -> Path:
     """
     run = Path(run)
     runs, note = read_chain(run)
-    chapters = [_chapter(part, f"{i}. " if len(runs) > 1 else "") for i, part in enumerate(runs, start=1)]
+    chapters = [_chapter(part, number, len(runs)) for number, part in enumerate(runs, start=1)]
     if note:
         chapters[0].notes.insert(0, note)
     with write_whole_folder(run / names.REPORT_FOLDER) as folder:
@@ -138,20 +139,23 @@ def _read_settings(path: Path) -> dict[str, Any]:
     return settings
 
 
-def _read_evaluation(path: Path) -> dict[str, float]:
+def _read_evaluation(path: Path) -> dict[str, Any]:
     evaluation = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(evaluation, dict):
         raise ValueError("it is not a mapping of names to values")
-    return {name: float(value) for name, value in evaluation.items()}
+    for name, value in evaluation.items():
+        if name not in (names.COUNTS, names.COUNTED):
+            evaluation[name] = float(value)
+    return evaluation
 
 
 def _read_outputs(path: Path) -> dict[str, Array]:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         outputs = dict(arrays)
     lengths = {name: len(array) for name, array in outputs.items()}
-    if len(set(lengths.values())) > 1 or names.LABEL not in outputs:
-        raise ValueError(f"its arrays should have one row an item, with {names.LABEL} among them, and have {lengths}")
-    return outputs if lengths[names.LABEL] else {}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"its arrays should have one row an item, and have {lengths}")
+    return outputs
 
 
 def _evaluate(folder: Path) -> str:
@@ -161,9 +165,8 @@ def _evaluate(folder: Path) -> str:
 # From a run to its chapter.
 
 
-def _chapter(run: Run, number: str) -> Chapter:
-    classifies = names.PROBABILITY in run.outputs or names.VAL_ACCURACY in run.curves
-    title = "Finetuning" if run.settings.get(names.FROM_RUN) else "Training" if classifies else "Pretraining"
+def _chapter(run: Run, number: int, runs: int) -> Chapter:
+    title = "Finetuning" if run.settings.get(names.FROM_RUN) else "Pretraining" if number < runs else "Training"
     notes = []
     if not (run.outputs and run.evaluation):
         notes.append(f"Not evaluated yet. For the test figures and the other pictures: {_evaluate(run.folder)}")
@@ -171,21 +174,27 @@ def _chapter(run: Run, number: str) -> Chapter:
         if broken := np.flatnonzero(~np.isfinite(values)).tolist():
             count = f"{len(broken):,} of {len(values):,} logged steps"
             notes.append(f"{name} is not finite at {count}, first at step {steps[broken[0]]:,.0f}.")
-    pictures = {**dict(_curve_pictures(run.curves)), **dict(_output_pictures(run.outputs))}
-    return Chapter(number + title, str(run.folder), list(_headlines(run)), notes, pictures, list(_flat(run.settings)))
+    pictures = {**dict(_curve_pictures(run.curves)), **dict(_output_pictures(run))}
+    headlines, settings = list(_headlines(run)), list(_flat(run.settings))
+    return Chapter(f"{number}. {title}" if runs > 1 else title, str(run.folder), headlines, notes, pictures, settings)
 
 
 def _headlines(run: Run) -> Iterator[tuple[str, str, str]]:
     """Give name, value and detail of the few figures that sum a run up."""
-    items = int(run.evaluation.get(names.NUM_ITEMS, 0))
-    of_items = f"of {items:,} test items" if items else ""
-    if (accuracy := run.evaluation.get(names.TEST_ACCURACY)) is not None:
-        error = math.sqrt(max(accuracy * (1 - accuracy), 0) / items) if items else math.nan
-        detail = f"\N{PLUS-MINUS SIGN} {error:.2%} (standard error, {items:,} test items)" if items else ""
-        yield "test accuracy", f"{accuracy:.2%}", detail
+    counts, counted = run.evaluation.get(names.COUNTS, {}), run.evaluation.get(names.COUNTED, "items")
     for name, value in run.evaluation.items():
-        if name not in (names.TEST_ACCURACY, names.NUM_ITEMS):
-            yield name.replace("_", " "), f"{value:.4g}", f"mean {of_items}" if items else ""
+        if name in (names.NUM_ITEMS, names.COUNTS, names.COUNTED):
+            continue
+        count = int(counts.get(name, 0))
+        over = f"{count:,} test items" if counted == "items" else f"{count:,} {counted} of the test set"
+        is_share = name.removeprefix("test_") in figures.SHARES
+        text, detail = (f"{value:.2%}" if is_share else f"{value:.4g}"), ""
+        if count and is_share:
+            error = math.sqrt(max(value * (1 - value), 0) / count)
+            detail = f"\N{PLUS-MINUS SIGN} {error:.2%} (standard error, {over})"
+        elif count:
+            detail = f"mean of {over}"
+        yield name.replace("_", " "), text, detail
     last = max(steps[-1] for steps, _ in run.curves.values())
     yield "steps", f"{last:,.0f}", "of the optimizer"
     if global_batch := run.settings.get("training", {}).get("global_batch_size"):
@@ -204,13 +213,14 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 Pictures = Iterator[tuple[str, tuple[Picture, str]]]  # name -> (picture, caption)
 
 
-def _curve_pictures(curves: dict[str, tuple[Array, Array]]) -> Pictures:
-    if losses := _ends(curves, (names.TRAIN_LOSS, names.VAL_LOSS)):
-        yield "loss", (figures.render(report_curves.loss_curves, curves), losses)
-    logged = (re.fullmatch("(?:train|val)_(.+)", name) for name in curves if name != names.VAL_LOSS)
-    for name in dict.fromkeys(match[1] for match in logged if match):
-        if ends := _ends(curves, (f"train_{name}", f"val_{name}")):
-            yield name, (figures.render(report_curves.metric_curves, curves, name), ends)
+def _curve_pictures(logged: dict[str, tuple[Array, Array]]) -> Pictures:
+    if losses := _ends(logged, (names.TRAIN_LOSS, names.VAL_LOSS)):
+        yield "loss", (render(partial(curves.loss_curves, curves=logged)), losses)
+    matches = (re.fullmatch("(?:train|val)_(.+)", name) for name in logged if name != names.VAL_LOSS)
+    for name in dict.fromkeys(match[1] for match in matches if match):
+        if ends := _ends(logged, (f"train_{name}", f"val_{name}")):
+            draw = partial(curves.metric_curves, curves=logged, name=name, is_share=name in figures.SHARES)
+            yield name, (render(draw), ends)
 
 
 def _ends(curves: dict[str, tuple[Array, Array]], pair: tuple[str, str]) -> str:
@@ -220,42 +230,17 @@ def _ends(curves: dict[str, tuple[Array, Array]], pair: tuple[str, str]) -> str:
     return f"Last values: {ends}." if any(np.isfinite(values).any() for values in logged.values()) else ""
 
 
-def _output_pictures(out: dict[str, Array]) -> Pictures:
-    """Show what the network made of the test items, as far as `evaluate` left it."""
-    label, image = out.get(names.LABEL), out.get(names.IMAGE)
-    if image is not None and (after := out.get(names.RECONSTRUCTION)) is not None:
-        error = figures.item_errors(image, after).mean()
-        caption = "Two test items of each class, and below each its mean squared error, of pixels "
-        caption += "clipped to 0 and 1 (the loss is of unclipped ones, and a little larger). "
-        caption += f"The mean over all {len(image):,} test items is {error:.4f}."
-        yield "reconstructions", (figures.render(figures.reconstructions, image, after, label), caption)
-    if (latent := out.get(names.LATENT)) is not None and np.isfinite(latent).all():
-        caption = "What the encoder makes of the test items, seen along the two directions of largest variance "
-        caption += f"(PCA). {min(len(latent), figures.MOST_POINTS):,} of {len(latent):,} are drawn. A badge stands at "
-        caption += "the median of its class."
-        yield "latent", (figures.render(figures.latent_space, latent, label), caption)
-    for name, answer in out.items():
-        truth = out.get(f"{names.TRUTH}{name}")
-        if truth is not None and answer.shape == truth.shape and np.isfinite(answer).all():
-            caption = "Each point is a test item; on the line both are equal. The mean distance is "
-            caption += f"{np.abs(answer - truth).mean():.4g}, and the true values have a standard deviation of "
-            caption += f"{truth.std():.4g}."
-            yield f"predicted_{name}", (figures.render(figures.answers, name, answer, truth), caption)
-    if label is not None and (probability := out.get(names.PROBABILITY)) is not None:
-        yield from _answer_pictures(label, probability, image)
+def _output_pictures(run: Run) -> Pictures:
+    """Show what the network made of the test items, as far as `evaluate` left it.
 
-
-def _answer_pictures(label: Array, probability: Array, image: Array | None) -> Pictures:
-    """Compare the classifier's answers with the labels: all of them as counts, the worst ones as images."""
-    answer, sureness = probability.argmax(axis=1), probability.max(axis=1)
-    counts = np.zeros((max(probability.shape[1], int(label.max()) + 1),) * 2, dtype=np.int64)
-    np.add.at(counts, (label, answer), 1)
-    wrong = np.flatnonzero(answer != label)
-    caption = f"{len(wrong):,} of {len(label):,} test items are classified wrong. The colour is the square root of the "
-    caption += "share of the row, so that rare mistakes show; recall is the share of a class that was found."
-    yield "confusion", (figures.render(figures.confusion, counts), caption)
-    if len(wrong) and image is not None:
-        worst = wrong[np.argsort(-sureness[wrong], kind="stable")][: math.prod(figures.MISTAKE_GRID)]
-        titles = [(f"{label[i]} \N{RIGHTWARDS ARROW} {answer[i]}", f"{sureness[i]:.1%} sure") for i in worst]
-        caption = "True class \N{RIGHTWARDS ARROW} predicted class, and the probability the network gave to its answer."
-        yield "mistakes", (figures.render(figures.mistakes, image[worst], titles), caption)
+    Raises:
+        ReportError: the outputs are not those that this version of the project draws.
+    """
+    if not len(run.outputs.get(names.IDX, ())):
+        return
+    try:
+        for drawing in figures.pictures(run.outputs):
+            yield drawing.name, (render(drawing.draw), drawing.caption)
+    except KeyError as error:
+        what = f"{run.folder / names.OUTPUTS_FILE} has no {error}, which model/figures.py draws"
+        raise ReportError(f"{what}: write it again with `{_evaluate(run.folder)}`") from error

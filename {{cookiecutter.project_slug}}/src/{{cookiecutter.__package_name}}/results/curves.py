@@ -1,4 +1,4 @@
-"""The curves of the report: what a run logged, over its steps; `report_figures.render` makes pictures of them.
+"""The curves of the report: what a run logged, over its steps; `drawing.theme.render` makes pictures of them.
 
 Only finite values are drawn; the legend tells of the others.
 """
@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter, StrMethodFormatter
 
-from . import names
-from .report_figures import SIZE, Array, Theme
+from ..contracts import names
+from ..drawing.theme import SIZE, Array, Theme
 
 Curves = Mapping[str, tuple[Array, Array]]  # metric name -> (steps, values)
 
@@ -40,21 +40,21 @@ def loss_curves(theme: Theme, curves: Curves) -> Figure:
     return figure
 
 
-def metric_curves(theme: Theme, curves: Curves, name: str) -> Figure:
-    """Draw what else a loss reduction names, in training and in validation; the accuracy is a share of the items."""
+def metric_curves(theme: Theme, curves: Curves, name: str, is_share: bool) -> Figure:
+    """Draw what else a loss reduction names, in training and in validation; a share in percent."""
     figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots()
-    axes.set_title(name.capitalize())
+    axes.set_title(name.replace("_", " ").capitalize())
     axes.margins(y=0.08)
     drawn = _draw_pair(axes, theme, curves, f"train_{name}", f"val_{name}")
-    if name == names.ACCURACY:
+    if is_share:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        axes.set_ylim(_accuracy_limits(drawn))
+        axes.set_ylim(_share_limits(drawn))
     _step_axis([axes])
     return figure
 
 
-def _accuracy_limits(curves: list[Array]) -> tuple[float, float]:
+def _share_limits(curves: list[Array]) -> tuple[float, float]:
     """Give the steep rise of the first quarter at most as much height as all that follows; the rest is cut off."""
     values, later = np.concatenate(curves), np.concatenate([values[len(values) // 4 :] for values in curves])
     low = max(values.min(), 2 * later.min() - values.max())

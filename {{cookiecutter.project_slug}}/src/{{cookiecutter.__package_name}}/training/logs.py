@@ -15,16 +15,11 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from tqdm import tqdm
 
-from .files import write_whole
-from .names import LEARNING_RATE, LOSS, STEP, TENSORBOARD_FOLDER, TRAIN_LOSS
+from ..contracts.files import write_whole
+from ..contracts.names import LEARNING_RATE, LOSS, STEP, TENSORBOARD_FOLDER, TRAIN_LOSS
+from ..contracts.settings import RunSettings
+from ..runtime.failures import tell
 from .run_settings import save_settings
-from .settings import Settings
-
-
-@rank_zero_only
-def tell(line: str) -> None:
-    """Print a line that a person should read during a run; on the first rank only."""
-    print(line, file=sys.stderr, flush=True)
 
 
 class CsvLog(Logger):
@@ -86,7 +81,7 @@ class CsvLog(Logger):
 class RunRecorder(pl.Callback):
     """Opens the run folder when training really starts: a run that fails before leaves nothing behind."""
 
-    def __init__(self, run: Path, settings: Settings) -> None:
+    def __init__(self, run: Path, settings: RunSettings) -> None:
         """Record `settings` in `run`."""
         self.run, self.settings = run, settings
         self.seconds = 0.0  # of the training loop, with its validations and checkpoints
@@ -142,7 +137,8 @@ class Progress(pl.Callback):
         """Print the figures of this validation as a line that stays."""
         if not trainer.is_global_zero or trainer.state.fn != "fit":
             return
-        figures = _figures(trainer.callback_metrics, (TRAIN_LOSS, *pl_module.validation_names, LEARNING_RATE))
+        validated = (f"val_{name}" for name in pl_module.figure_names)
+        figures = _figures(trainer.callback_metrics, (TRAIN_LOSS, *validated, LEARNING_RATE))
         seconds = time.monotonic() - self.started
         pace = (trainer.global_step - self.first_step) / seconds
         line = f"step {trainer.global_step}/{trainer.max_steps}  {figures}  {pace:.1f} steps/s"

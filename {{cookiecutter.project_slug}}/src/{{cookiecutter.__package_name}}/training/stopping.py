@@ -12,7 +12,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from .logs import tell
+from ..runtime.failures import tell
 
 
 class StopOnSignal(pl.Callback):

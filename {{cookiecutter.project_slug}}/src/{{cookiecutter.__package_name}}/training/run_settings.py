@@ -1,6 +1,6 @@
 """The settings of a run that exists: saved in its folder, read again, held against those of a resume.
 
-A file of its own because `settings.py` knows values only, and no files. No torch here either.
+A file of its own because `contracts/settings.py` knows values only, and no files. No torch here either.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from .errors import UserError
-from .files import write_whole
-from .names import CHECKPOINTS_FOLDER, SETTINGS_FILE
-from .settings import DataSettings, ModelSettings, Settings
+from ..contracts.errors import UserError
+from ..contracts.files import write_whole
+from ..contracts.names import CHECKPOINTS_FOLDER, SETTINGS_FILE
+from ..contracts.settings import RunSettings
+from ..model.settings import DataSettings, ModelSettings, Settings
 
 # What a checkpoint brings along (weights and where they came from, schedule, optimizer groups), or what its position
 # counts in (the data).
@@ -25,12 +26,12 @@ _KEPT = (
     "from_run",
     "seed",
     *(f"model.{item.name}" for item in fields(ModelSettings)),
-    *(f"data.{item.name}" for item in fields(DataSettings) if item.name not in ("root", "download", "num_workers")),
+    *(f"data.{item.name}" for item in fields(DataSettings) if item.name not in DataSettings.NOT_KEPT),
     *(f"training.{name}" for name in ("lr", "min_lr", "warmup_steps", "weight_decay", "precision")),
 )
 
 
-def save_settings(settings: Settings, run: Path) -> None:
+def save_settings(settings: RunSettings, run: Path) -> None:
     """Write the resolved settings into a run folder, as YAML that `--config` reads."""
     values = asdict(settings)
     values["new_heads"] = list(settings.new_heads)  # YAML has no tuples

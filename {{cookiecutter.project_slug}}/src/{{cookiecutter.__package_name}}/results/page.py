@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
 
-from .report_figures import DARK, LIGHT, Picture, Theme
+from ..drawing.theme import DARK, LIGHT, Picture, Theme
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ def _section(chapter: Chapter) -> str:
 def _figure(name: str, picture: Picture, caption: str) -> str:
     light, dark = (f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in (picture.light, picture.dark))
     source = f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-    image = f'<picture>{source}<img alt="{escape(name)}" src="{light}"></picture>'
-    return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
+    shown = f'<picture>{source}<img alt="{escape(name)}" src="{light}"></picture>'
+    return f"<figure>{shown}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def _colours(theme: Theme, page: str, note: str) -> str:

@@ -1,8 +1,9 @@
 """A run's network for the world outside: its weights, what describes them, and plain PyTorch that loads both.
 
-Nobody needs Megatron, NeMo, Lightning or this package to use an export. Its `load.py` is `export_example.py`, which
-says once more in plain PyTorch what `model.py` says: a change of one is a change of the other, as each export checks on
-a few test items. It is called with what `model.py` reads of a batch, by name: `network(data=...)`.
+Nobody needs Megatron, NeMo, Lightning or this package to use an export. Its `load.py` is `model/plain.py`, which says
+once more in plain PyTorch what `model/network.py` says: a change of one is a change of the other, as each export checks
+on a few test items. What it must give is `load(folder)`: a network called with what `network.py` reads of a batch, by
+name, `network(data=...)`, which returns the same outputs.
 """
 
 from __future__ import annotations
@@ -23,17 +24,19 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from . import export_example, names
-from .data.item import INPUT_RANGE
-from .errors import UserError
-from .files import write_whole_folder
-from .logs import tell
-from .runtime.backend import prepared
-from .runtime.checkpoint import best_checkpoint, score_of, step_of
-from .settings import ParallelSettings, Settings
-from .training import DTYPES, make_data, make_module, make_trainer
+from ..contracts import names
+from ..contracts.errors import UserError
+from ..contracts.files import write_whole_folder
+from ..contracts.item import Key
+from ..contracts.settings import ParallelSettings
+from ..model import plain
+from ..model.settings import Settings
+from ..runtime.backend import prepared
+from ..runtime.checkpoint import best_checkpoint, score_of, step_of
+from ..runtime.failures import tell
+from ..training.train import DTYPES, make_data, make_module, make_trainer
 
-WEIGHTS_FILE, MODEL_FILE, EXAMPLE_FILE = "model.safetensors", "model.json", "load.py"
+WEIGHTS_FILE, MODEL_FILE, PLAIN_FILE = "model.safetensors", "model.json", "load.py"
 
 Tensors = dict[str, Tensor]
 
@@ -66,7 +69,7 @@ def export_run(settings: Settings, output: Path | None = None) -> Path:
     checkpoint = best_checkpoint(run / names.CHECKPOINTS_FOLDER)
     with _network(settings, checkpoint) as network:
         state = network.state_dict()
-        inputs, outputs, untried = _try(network, settings)
+        inputs, outputs, keys, untried = _try(network, settings)
     with write_whole_folder(folder.resolve()) as new:
         weights = {  # copied, since safetensors refuses tied weights; without Megatron's extra state
             name: weight.clone(memory_format=torch.contiguous_format)
@@ -74,12 +77,12 @@ def export_run(settings: Settings, output: Path | None = None) -> Path:
             if not name.endswith("_extra_state")
         }
         (new / WEIGHTS_FILE).write_bytes(save(weights, {"format": "pt"}))  # save_file leaves it to the owner only
-        description = json.dumps(_describe(settings, checkpoint, inputs, outputs), indent=2)
+        description = json.dumps(_describe(settings, checkpoint, inputs, outputs, keys), indent=2)
         (new / MODEL_FILE).write_text(description + "\n", encoding="utf-8")
         if problem := untried or _misfit(new, inputs, outputs, TOLERANCES[settings.training.precision]):
-            tell(f"no {EXAMPLE_FILE}: {problem}")
+            tell(f"no {PLAIN_FILE}: {problem}")
         else:
-            shutil.copyfile(export_example.__file__, new / EXAMPLE_FILE)
+            shutil.copyfile(plain.__file__, new / PLAIN_FILE)
     return folder
 
 
@@ -95,8 +98,8 @@ class _Batch(UserDict[str, Tensor]):
         return super().__getitem__(key)
 
 
-def _try(network: nn.Module, settings: Settings) -> tuple[Tensors, Tensors, str | None]:
-    """Compute a few test items; return what the network read of them, its outputs, and what went wrong if it did."""
+def _try(network: nn.Module, settings: Settings) -> tuple[Tensors, Tensors, dict[str, Key], str | None]:
+    """Compute a few test items; return what the network read of them, its outputs, what items hold, and what failed."""
     try:
         data = make_data(settings)
         data.setup("test")
@@ -106,18 +109,18 @@ def _try(network: nn.Module, settings: Settings) -> tuple[Tensors, Tensors, str 
             outputs = network.forward(batch)  # past the hook of PipelineStage, which reads `idx`
     except Exception as error:  # the data may be on another machine, and the weights are wanted all the same
         problem = f"the network cannot be tried on test items ({_in_words(error)})"
-        return {}, {}, f"{problem}; nor does {MODEL_FILE} say what goes in and comes out"
-    return {key: value for key, value in batch.data.items() if key in batch.read}, outputs, None
+        return {}, {}, {}, f"{problem}; nor does {MODEL_FILE} say what goes in and comes out"
+    return {key: value for key, value in batch.data.items() if key in batch.read}, outputs, data.keys, None
 
 
 def _misfit(folder: Path, inputs: Tensors, outputs: Tensors, tolerance: float) -> str | None:
     """Say how the example, which loads an export, computes something else than the network did; None if it does not."""
     try:
         with torch.no_grad():
-            difference = _difference(export_example.load(folder)(**inputs), outputs, tolerance)
+            difference = _difference(plain.load(folder)(**inputs), outputs, tolerance)
     except Exception as error:  # it may hold anything
         difference = _in_words(error)
-    return difference and f"export_example.py is not the network of model.py ({difference}); change it likewise"
+    return difference and f"model/plain.py is not the network of model/network.py ({difference}); change it likewise"
 
 
 def _in_words(error: Exception) -> str:
@@ -143,7 +146,7 @@ def _check_room(folder: Path) -> None:
         raise UserError(f"--output {folder} is where you are, and would be replaced: name another folder")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output {folder} is a file: name a folder")
-    ours = {WEIGHTS_FILE, MODEL_FILE, EXAMPLE_FILE, "__pycache__"}
+    ours = {WEIGHTS_FILE, MODEL_FILE, PLAIN_FILE, "__pycache__"}
     others = sorted({path.name for path in folder.iterdir()} - ours) if folder.exists() else []
     if others:
         raise UserError(f"--output {folder} holds {others[0]}, which is of no export: name a new or an empty folder")
@@ -162,7 +165,9 @@ def _network(settings: Settings, checkpoint: Path) -> Iterator[nn.Module]:
         yield module.module.eval()
 
 
-def _describe(settings: Settings, checkpoint: Path, inputs: Tensors, outputs: Tensors) -> dict[str, Any]:
+def _describe(
+    settings: Settings, checkpoint: Path, inputs: Tensors, outputs: Tensors, keys: dict[str, Key]
+) -> dict[str, Any]:
     """Return what MODEL_FILE holds."""
     score = score_of(checkpoint)
     packages = ("torch", "safetensors", "megatron-core", "nemo-toolkit")
@@ -173,7 +178,7 @@ def _describe(settings: Settings, checkpoint: Path, inputs: Tensors, outputs: Te
             name: {
                 "shape": list(value.shape[1:]),
                 "dtype": _name_of(value.dtype),
-                "range": INPUT_RANGE if name == "data" else None,
+                "range": keys[name].about or None,
             }
             for name, value in inputs.items()
         }

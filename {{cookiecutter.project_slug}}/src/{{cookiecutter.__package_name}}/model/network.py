@@ -9,21 +9,16 @@ and the network can be split in every way that Megatron knows:
 
 Shapes, in the order of the letters: S rows of an image, B micro batch, P pixels of a row, H hidden size, F feed-forward
 size, Z latent size, C classes. This file knows no run settings, only the config of its sizes.
-
-To use your own network, replace this file and keep the contract of `Stage`: its arguments, a batch in on the first
-stage, activations of shape (S, B, H) between stages, a dict of outputs out of the last one. `layers.py` stays.
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from megatron.core.transformer.module import MegatronModule
 from torch import Tensor
 
-from .data.item import IMAGE_SIDE, NUM_CLASSES, SEQUENCE_LENGTH, MnistItem
-from .layers import (
+from ..contracts.config import NetworkConfig
+from ..layers import (
     MLP,
     Blocks,
     Dropout,
@@ -35,16 +30,14 @@ from .layers import (
     start_weights,
     whole_linear,
 )
-
-if TYPE_CHECKING:
-    from .config import NetworkConfig
+from .item import IMAGE_SIDE, NUM_CLASSES, MnistItem
 
 
 class Block(MegatronModule):
     """A residual block: x + dropout(MLP(norm(x))), of shape (S, B, H)."""
 
-    def __init__(self, config: NetworkConfig) -> None:
-        """Build norm and MLP."""
+    def __init__(self, config: NetworkConfig, number: int) -> None:
+        """Build norm and MLP; all blocks are alike."""
         super().__init__(config)
         self.norm = Norm(config)
         self.mlp = MLP(config, config.hidden_size, config.hidden_size, config.output_layer_init_method)
@@ -69,7 +62,7 @@ class Trunk(MegatronModule):
         if post_process:
             self.norm = Norm(config)
             with start_weights(config, "latent"):
-                self.latent = whole_linear(config, SEQUENCE_LENGTH * config.hidden_size, config.latent_size)
+                self.latent = whole_linear(config, IMAGE_SIDE * config.hidden_size, config.latent_size)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (B, 1, S, P), or the previous stage's (S, B, H), to (S, B, H), on the last stage to (B, Z)."""
@@ -91,14 +84,14 @@ class Decoder(MegatronModule):
         """Build the layer that spreads the latent over the rows, and the MLP that draws each row."""
         super().__init__(config)
         with start_weights(config, "decoder"):
-            self.rows = whole_linear(config, config.latent_size, SEQUENCE_LENGTH * config.hidden_size)
+            self.rows = whole_linear(config, config.latent_size, IMAGE_SIDE * config.hidden_size)
             self.norm = Norm(config)
             self.pixels = MLP(config, config.hidden_size, IMAGE_SIDE)
 
     def forward(self, latent: Tensor) -> Tensor:
         """Map (B, Z) to images (B, 1, S, P)."""
         rows, _ = self.rows(F.gelu(latent))
-        hidden = rows.view(-1, SEQUENCE_LENGTH, self.config.hidden_size).transpose(0, 1)  # S B H
+        hidden = rows.view(-1, IMAGE_SIDE, self.config.hidden_size).transpose(0, 1)  # S B H
         pixels = self.pixels(self.norm(scatter_sequence(hidden, self.config)))
         pixels = gather_sequence(pixels, self.config)
         return pixels.transpose(0, 1).unsqueeze(1)

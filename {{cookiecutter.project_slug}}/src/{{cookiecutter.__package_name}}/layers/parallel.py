@@ -1,39 +1,19 @@
-"""Pieces of any network, from Megatron's parallel layers: they know shapes and the layout, and of the data its length.
-
-Shapes, in the order of the letters: S sequence, B micro batch, H hidden size. With sequence parallel, each tensor
-parallel rank holds its own part of S; what needs the whole sequence stands between `gather_sequence` and
-`scatter_sequence`.
-"""
+"""Layers that tensor, sequence and pipeline parallel ranks share, and the ways between a part and the whole."""
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from copy import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
 import torch.nn.functional as F
 from megatron.core import parallel_state, tensor_parallel
-from megatron.core.enums import ModelType
 from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
 from megatron.core.transformer.module import MegatronModule
 from torch import Tensor, nn
 
-from .data.item import SEQUENCE_LENGTH
-from .errors import UserError
-
-if TYPE_CHECKING:
-    from .config import NetworkConfig
-
-
-@contextmanager
-def start_weights(config: NetworkConfig, part: str) -> Iterator[None]:
-    """Draw the start weights of a part from a seed of its own, so that they are the same whichever stage builds it."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(zlib.crc32(f"{config.init_seed}:{part}".encode()))
-        yield
+from ..contracts.config import NetworkConfig
+from ..contracts.start import start_weights
 
 
 def row_by_row(layer: nn.Module, config: NetworkConfig) -> nn.Module:
@@ -108,64 +88,27 @@ class Dropout(MegatronModule):
 class Blocks(MegatronModule):
     """This stage's share of the trunk's blocks, each under its number in the whole trunk."""
 
-    def __init__(self, config: NetworkConfig, vp_stage: int, block: Callable[[NetworkConfig], nn.Module]) -> None:
-        """Build the blocks of this pipeline rank (and of this virtual stage, if any); `block` makes one of them."""
+    def __init__(self, config: NetworkConfig, vp_stage: int, block: Callable[[NetworkConfig, int], nn.Module]) -> None:
+        """Build the blocks of this pipeline rank (and of this virtual stage, if any).
+
+        Args:
+            config: of the whole network.
+            vp_stage: which of this rank's virtual stages it is.
+            block: makes one, given the config and its number in the whole trunk.
+        """
         super().__init__(config)
         stages = config.pipeline_model_parallel_size
         chunk = parallel_state.get_pipeline_model_parallel_rank() + stages * vp_stage
         share = config.num_layers // (stages * (config.virtual_pipeline_model_parallel_size or 1))
         for number in range(chunk * share, (chunk + 1) * share):
             with start_weights(config, f"block {number}"):
-                self.add_module(str(number), block(config))
+                self.add_module(str(number), block(config, number))
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Map (S, B, H) to (S, B, H)."""
+    def forward(self, hidden: Tensor, *others: Any) -> Tensor:
+        """Map (S, B, H) to (S, B, H); what else is given, such as a mask, every block is given too."""
         for block in self.children():
-            hidden = block(hidden)
+            hidden = block(hidden, *others)
         return hidden
-
-
-class PipelineStage(MegatronModule):
-    """What Megatron's schedules want of a pipeline stage; a network's own `Stage` adds its parts and `forward`."""
-
-    model_type = ModelType.encoder_or_decoder  # one input, one output: what the schedules pass between stages
-    share_embeddings_and_output_weights = False  # as a language model's first and last stage may
-
-    def __init__(
-        self, config: NetworkConfig, pre_process: bool = True, post_process: bool = True, vp_stage: int = 0
-    ) -> None:
-        """Say where the stage stands.
-
-        Args:
-            config: of the whole network.
-            pre_process: it is the first stage, which takes the batch.
-            post_process: it is the last stage, which has the heads.
-            vp_stage: which of this rank's virtual stages it is.
-        """
-        super().__init__(config)
-        self.pre_process, self.post_process, self.vp_stage = pre_process, post_process, vp_stage
-        self.input_tensor: Tensor | None = None
-        self.register_forward_hook(_check_output)
-
-    def set_input_tensor(self, input_tensor: Tensor | list[Tensor] | None) -> None:
-        """Take the previous stage's output; Megatron's schedule calls this before `forward`."""
-        self.input_tensor = input_tensor[0] if isinstance(input_tensor, list) else input_tensor
-
-
-def _check_output(stage: PipelineStage, arguments: tuple[Any, ...], output: Any) -> None:
-    """Raise a UserError for what the next stage or the loss cannot take; sent on, a wrong shape only hangs."""
-    [batch], config = arguments, stage.config
-    size = len(batch["idx"])
-    if stage.post_process:
-        if not isinstance(output, dict) or any(value.shape[:1] != (size,) for value in output.values()):
-            shapes = {name: tuple(value.shape) for name, value in output.items()} if isinstance(output, dict) else None
-            given = shapes or type(output).__name__
-            raise UserError(f"model.py: the last stage gives {given}, not a dict with a row for each of {size} items")
-        return
-    length = SEQUENCE_LENGTH // (config.tensor_model_parallel_size if config.sequence_parallel else 1)
-    expected, found = (length, size, config.hidden_size), tuple(getattr(output, "shape", ()))
-    if found != expected:
-        raise UserError(f"model.py: a stage gives {found} to the next one, not (sequence, items, hidden) {expected}")
 
 
 def gather_sequence(x: Tensor, config: NetworkConfig) -> Tensor:

@@ -1,0 +1,13 @@
+"""What the rooms agree on. A page each says what a part of `model/` must give, why, and how it is checked.
+
+    item.py      one piece of data, and what a dataset answers
+    settings.py  what can be set, and the defaults of each command
+    stage.py     what a stage of a network takes and gives
+    start.py     how its weights start
+    loss.py      what a loss gives: sums and counts
+    config.py    the pairing of network, data, loss and results
+    names.py     files of a run and names of figures
+    errors.py, files.py   how a mistake is told, how a file is written whole
+
+`item.py`, `settings.py`, `names.py`, `errors.py` and `files.py` need no torch, so that `--help` is answered at once.
+"""

@@ -1,0 +1,156 @@
+"""What a config pairs: a network, its data, its loss, and what is made of its outputs.
+
+A config is Megatron's `TransformerConfig` (the sizes, and after NeMo's strategy has connected it also the layout and
+the precision) that can build what it describes. `model/config.py` has one for each network and lists them in
+`NETWORKS`, under the names that `--network` takes: pretraining and finetuning are two, and may read different data.
+Each says
+
+    item_class            what an item is (item.py)
+    stage_class           the network (stage.py)
+    loss_reduction_class  what is minimised and reported (loss.py)
+    read_training         settings -> the training and the validation dataset
+    read_test             settings -> the test dataset
+    prepare               settings -> None, before: in one process of each machine, to download, say
+    keep                  (output, batch) -> what evaluation and prediction keep of a micro batch
+    predictions           what was kept, whole -> what `predict` writes
+
+Outputs are large, so `keep` chooses, on the device, micro batch by micro batch: tensors with B in front, padding and
+all. They are gathered from all ranks, in the order of the test set. `evaluate` writes them to outputs.npz, which
+`figures.py` draws; `predict` writes what `predictions` makes of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from megatron.core import parallel_state
+from megatron.core.transformer.transformer_config import TransformerConfig
+from nemo.lightning import io
+from torch import Tensor
+
+from .errors import UserError
+from .item import Dataset, Item
+from .loss import LossReduction
+from .names import LOSS
+from .stage import PipelineStage
+from .start import StartWeightsError, load_start_weights
+
+
+@dataclass
+class NetworkConfig(TransformerConfig, io.IOMixin):
+    """The base of every config. Fields of Megatron's `TransformerConfig` are there to be used by the network.
+
+    Every size in a model's `ModelSettings` must be a field here, in `TransformerConfig` or in the model's own config.
+    """
+
+    sequence_length: int = 0
+    """Length S of the activations that stages exchange."""
+
+    init_seed: int = 1234
+    """Seed of the start weights."""
+
+    start_weights_dir: str | None = None
+    """Distributed checkpoint that `configure_model` loads the weights from; None starts from random weights."""
+
+    new_heads: tuple[str, ...] | None = ()
+    """Name prefixes of the only weights that the start checkpoint may lack, e.g. ("head",); None: it is a checkpoint of
+    this same network."""
+
+    item_class: ClassVar[type[Item]]
+    stage_class: ClassVar[type[PipelineStage]]
+    loss_reduction_class: ClassVar[type[LossReduction]]
+
+    # Megatron's own defaults are 0.1, which a network whose settings do not name them would silently train with.
+    hidden_dropout: float = 0.0
+    attention_dropout: float = 0.0
+
+    # The loss is a sum, and the gradients are divided by the count of the global batch (loss.py).
+    calculate_per_token_loss: bool = True
+
+    # Start weights are drawn on the CPU for whole layers, and so are the same for every tensor parallel size.
+    use_cpu_initialization: bool = True
+    init_method: Callable[[Tensor], Tensor] | None = torch.nn.init.xavier_uniform_
+    # Each residual block starts as the identity (Goyal et al., 2017). Else the first gradients grow with every block: a
+    # step of zeros has a norm that multiplies its gradient by 1 / sqrt(layernorm_epsilon).
+    output_layer_init_method: Callable[[Tensor], Tensor] | None = torch.nn.init.zeros_
+
+    @staticmethod
+    def read_training(settings: Any) -> tuple[Dataset, Dataset]:
+        """Return the items to train on and those to validate with; DataError if they cannot be read."""
+        raise NotImplementedError
+
+    @staticmethod
+    def read_test(settings: Any) -> Dataset:
+        """Return the items to test with; DataError if they cannot be read."""
+        raise NotImplementedError
+
+    @staticmethod
+    def prepare(settings: Any) -> None:
+        """Make ready what is read, in one process of each machine."""
+
+    @staticmethod
+    def keep(output: dict[str, Tensor], batch: Any) -> dict[str, Tensor]:
+        """Return what of a micro batch evaluation and prediction keep, (B, ...) by name; nothing by default."""
+        return {}
+
+    @staticmethod
+    def predictions(kept: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return what `predict` writes, a row an item: numbers and texts [N] as columns, arrays [N, ...] beside."""
+        return {}
+
+    def configure_model(self, vp_stage: int = 0) -> PipelineStage:
+        """Build this rank's stage of the network, with its start weights.
+
+        Raises:
+            StartWeightsError: a part draws its start weights outside of `start_weights`; or the start checkpoint lacks
+                weights outside `new_heads`, or has them in another shape.
+        """
+        random_numbers = torch.get_rng_state()
+        stage = self.stage_class(
+            self,
+            pre_process=parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=vp_stage),
+            post_process=parallel_state.is_pipeline_last_stage(ignore_virtual=False, vp_stage=vp_stage),
+            vp_stage=vp_stage,
+        )
+        if not torch.equal(torch.get_rng_state(), random_numbers):
+            raise StartWeightsError(
+                "a part of the network draws its start weights outside of `start_weights`, so they would be others in "
+                'another layout: build each part of model/network.py inside `with start_weights(config, "its name"):`'
+            )
+        if self.start_weights_dir:
+            load_start_weights(stage, Path(self.start_weights_dir), self.new_heads)
+        return stage
+
+    def get_loss_reduction_class(self) -> type[LossReduction]:
+        """Return the loss that this network is trained with."""
+        return self.loss_reduction_class
+
+
+def check_config(name: str, networks: dict[str, type[NetworkConfig]]) -> type[NetworkConfig]:
+    """Return the config of a network, if it pairs all that it should.
+
+    Raises:
+        UserError: there is no such network, or its config lacks something.
+    """
+    if name not in networks:
+        raise UserError(f"NETWORKS in model/config.py has no {name}, only {', '.join(networks)}: add it there")
+    config = networks[name]
+    for part, base in {"item_class": dict, "stage_class": PipelineStage, "loss_reduction_class": LossReduction}.items():
+        found = getattr(config, part, None)
+        if not (isinstance(found, type) and issubclass(found, base)):
+            rule = "Item" if base is dict else base.__name__
+            raise UserError(f"model/config.py: {config.__name__}.{part} must be a subclass of {rule}, and is {found}")
+    for part in ("read_training", "read_test"):
+        if getattr(config, part) is getattr(NetworkConfig, part):
+            raise UserError(f"model/config.py: {config.__name__} lacks {part}: say how its data are read")
+    loss = config.loss_reduction_class
+    if loss.names[:1] != (LOSS,):
+        raise UserError(
+            f"model/losses.py: {loss.__name__}.names is {loss.names}: begin with {LOSS}, which is minimised"
+        )
+    return config

@@ -1,0 +1,92 @@
+"""How a network's weights start: drawn from a seed for each part, or loaded from another run.
+
+Both must not depend on the layout. So every part draws from a seed of its own, whichever stage builds it, and loading
+takes from a distributed checkpoint of any layout what this stage needs.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from megatron.core import dist_checkpointing
+from megatron.core.dist_checkpointing.mapping import ShardedTensor
+
+from .errors import UserError
+from .stage import PipelineStage
+
+
+class StartWeightsError(UserError):
+    """The network cannot be given its start weights."""
+
+
+@contextmanager
+def start_weights(config: Any, part: str) -> Iterator[None]:
+    """Draw the start weights of a part from a seed of its own: the config's `init_seed` and the part's name."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(zlib.crc32(f"{config.init_seed}:{part}".encode()))
+        yield
+
+
+def load_start_weights(stage: PipelineStage, checkpoint: Path, new_heads: tuple[str, ...] | None) -> None:
+    """Load every weight of this stage but the new heads' from a distributed checkpoint of any layout.
+
+    Args:
+        stage: the freshly built stage; its new heads keep their random start weights.
+        checkpoint: the folder with the distributed checkpoint's files.
+        new_heads: name prefixes whose weights the checkpoint may lack; a prefix ends at a dot, so that
+            "head" does not match "head_norm.weight". None: it is a checkpoint of this same network.
+
+    Raises:
+        StartWeightsError: a weight outside the new heads is missing or of another shape, or a prefix names nothing.
+    """
+    prefix = "module."  # under which NeMo saves the network
+    wanted = {
+        name: tensor
+        for name, tensor in stage.sharded_state_dict(prefix=prefix).items()
+        if isinstance(tensor, ShardedTensor)
+    }
+    saved = dist_checkpointing.load_tensors_metadata(str(checkpoint))
+    heads = new_heads or ()
+    _check_heads(stage, heads)
+    old = {name: tensor for name, tensor in wanted.items() if not _is_new(name.removeprefix(prefix), heads)}
+    problems = [
+        f"{name.removeprefix(prefix)} is missing"
+        if tensor.key not in saved
+        else f"{name.removeprefix(prefix)} is {saved[tensor.key].global_shape}, not {tensor.global_shape}"
+        for name, tensor in old.items()
+        if tensor.key not in saved or saved[tensor.key].global_shape != tensor.global_shape
+    ]
+    if problems:
+        mend = (
+            "The network was another when it was trained: restore it, or train anew in another --run_dir"
+            if new_heads is None
+            else "Use the model sizes of that run, or name the parts that may start anew with --new_heads "
+            f"(now: {', '.join(new_heads) or 'none'})"
+        )
+        raise StartWeightsError(f"{checkpoint} does not fit this network ({_shortened(problems)}). {mend}.")
+    weights = dist_checkpointing.load(old, str(checkpoint))
+    stage.load_state_dict({name.removeprefix(prefix): weight for name, weight in weights.items()}, strict=False)
+
+
+def _shortened(problems: list[str], most: int = 5) -> str:
+    more = f"; and {len(problems) - most} more" if len(problems) > most else ""
+    return "; ".join(problems[:most]) + more
+
+
+def _is_new(name: str, new_heads: tuple[str, ...]) -> bool:
+    return any(name == head or name.startswith(f"{head}.") for head in new_heads)
+
+
+def _check_heads(stage: PipelineStage, new_heads: tuple[str, ...]) -> None:
+    if not stage.post_process:
+        return  # heads live on the last stage, which checks them
+    names = [name for name, _ in stage.named_parameters()]
+    for head in new_heads:
+        if not any(_is_new(name, (head,)) for name in names):
+            parts = ", ".join(sorted({name.split(".")[0] for name in names}))
+            raise StartWeightsError(f"--new_heads {head}: the network has no such part; its parts are {parts}.")

@@ -1,0 +1,153 @@
+"""The data module: which items train, validate, test and are predicted, and how far training has come in them.
+
+NeMo's strategy takes `data_sampler` from here and replaces each loader's sampler by Megatron's, which reads positions
+0, 1, 2, ... in sequence and gives every data parallel rank its share of each global batch. So the order of training
+is a view's (`resampling.py`), and its position is one number, the consumed samples, saved in checkpoints.
+"""
+
+from __future__ import annotations
+
+import zlib
+from functools import partial
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from megatron.core.num_microbatches_calculator import update_num_microbatches
+from nemo.lightning.data import WrappedDataLoader
+from nemo.lightning.pytorch.plugins import MegatronDataSampler
+from torch import Tensor
+
+from ..contracts.config import NetworkConfig
+from ..contracts.errors import UserError
+from ..contracts.item import DataError, Dataset, Key, checked, keys_of
+from ..contracts.settings import RunSettings
+from ..contracts.view import Section, View, collate
+from .resampling import PaddedToMultiple, resample
+
+CONSUMED_SAMPLES, FINGERPRINT = "consumed_samples", "fingerprint"
+
+
+class DataModule(pl.LightningDataModule):
+    """The data of a network for Megatron: batches of one micro batch on one data parallel rank each."""
+
+    def __init__(self, config: type[NetworkConfig], settings: RunSettings) -> None:
+        """Keep what is needed to build the loaders; nothing is read before `prepare_data` and `setup`.
+
+        Args:
+            config: of the network, which says how its data are read.
+            settings: of the run.
+        """
+        super().__init__()
+        self.trainer: pl.Trainer  # Lightning sets it before it asks for a loader or a state
+        self.config, self.settings = config, settings
+        self.is_resumed = False
+        self.data_sampler = MegatronDataSampler(
+            seq_len=settings.model.sequence_length,
+            micro_batch_size=settings.micro_batch_size,
+            global_batch_size=settings.training.global_batch_size,
+            output_log=False,  # it would log constants in every step
+        )
+
+    def prepare_data(self) -> None:
+        """Download what is missing; Lightning calls this in one process of each machine."""
+        self.config.prepare(self.settings)
+
+    def setup(self, stage: str) -> None:
+        """Read what the stage needs: `train` and `validation` to fit or validate, `test` to test or predict.
+
+        Raises:
+            DataError: a file is missing or damaged, or an item is not what `model/item.py` says.
+        """
+        self.keys = keys_of(self.config.item_class, self._size)
+        if stage in ("fit", "validate"):
+            self.train, self.validation = self.config.read_training(self.settings)
+            self.fingerprint = _check_ends(self.train, self.keys)  # before a run folder is made
+        else:
+            self.test = self.config.read_test(self.settings)
+
+    def _size(self, name: str) -> int | None:
+        settings = (self.settings.model, self.settings.data)
+        return next((getattr(group, name) for group in settings if hasattr(group, name)), None)
+
+    def train_dataloader(self) -> WrappedDataLoader:
+        """Return the loader of the whole run's samples; Megatron's sampler starts it at the consumed samples."""
+        # the sampler counts steps from the one at which this loader begins
+        self.data_sampler.init_global_step = self.trainer.global_step
+        if self.trainer.global_step and not self.is_resumed:
+            raise UserError(
+                "the checkpoint does not say how far in the data it is: another version of this project saved it; "
+                "finish the run with that one, or begin a new run in another --run_dir"
+            )
+        training = self.settings.training
+        steps_to_go = training.max_steps - self.trainer.global_step
+        # a resumed run may have another global batch than the one that consumed the first samples
+        num_samples = self.data_sampler.init_consumed_samples + steps_to_go * training.global_batch_size
+        kind = self.settings.data.resampling
+        return self._loader("train", resample(self.train, num_samples, self.settings.seed, kind))
+
+    def val_dataloader(self) -> WrappedDataLoader:
+        """Return the loader of the validation items, in order."""
+        return self._evaluation_loader("validation", self.validation)
+
+    def test_dataloader(self) -> WrappedDataLoader:
+        """Return the loader of all test items, in order."""
+        return self._evaluation_loader("test", self.test)
+
+    def predict_dataloader(self) -> WrappedDataLoader:
+        """Return the loader of all test items, in order."""
+        return self._evaluation_loader("predict", self.test)
+
+    def _evaluation_loader(self, mode: str, dataset: Dataset) -> WrappedDataLoader:
+        batch = self.settings.training.global_batch_size
+        return self._loader(mode, PaddedToMultiple(dataset, batch, self.settings.seed))
+
+    def _loader(self, mode: str, view: View) -> WrappedDataLoader:
+        workers = self.settings.data.num_workers
+        return WrappedDataLoader(
+            mode=mode,  # without it NeMo takes a loader for training, and starts it at the consumed samples
+            dataset=view,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            collate_fn=partial(_collate, self.keys),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the training position and in which data, for the checkpoint."""
+        steps = self.trainer.global_step - self.data_sampler.init_global_step
+        return {CONSUMED_SAMPLES: self.data_sampler.compute_consumed_samples(steps), FINGERPRINT: self.fingerprint}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the training position of a checkpoint, with whatever batch sizes this run has.
+
+        Raises:
+            DataError: the training items are others than those that the run began with.
+        """
+        if state_dict[FINGERPRINT] != self.fingerprint:
+            raise DataError(
+                "the training data are not those that the run began with (their number, the first or the last item): "
+                "resume with those, or begin a new run in another --run_dir"
+            )
+        sampler, consumed = self.data_sampler, state_dict[CONSUMED_SAMPLES]
+        sampler.init_consumed_samples = sampler.prev_consumed_samples = consumed
+        sampler.if_first_step = 1
+        self.is_resumed = True
+        update_num_microbatches(consumed_samples=consumed, consistency_check=False)
+
+
+def _collate(keys: dict[str, Key], batch: Any) -> Any:
+    return checked(collate(batch), keys)
+
+
+def _check_ends(dataset: Dataset, keys: dict[str, Key]) -> tuple[int, int]:
+    """Return what tells a dataset from another: the number of items, and a checksum of the first and the last.
+
+    Raises:
+        DataError: one of these two is not what it should be.
+    """
+    if not len(dataset):
+        raise DataError("there are no training items")
+    batch = checked(Section(dataset, 0, len(dataset)).__getitems__([0, len(dataset) - 1]), keys)
+    tensors: list[Tensor] = [batch[key] for key in sorted(batch)]
+    content = b"".join(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() for tensor in tensors)
+    return len(dataset), zlib.crc32(content)
