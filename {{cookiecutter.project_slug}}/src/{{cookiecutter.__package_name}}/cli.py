@@ -15,17 +15,16 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from .contracts.errors import ToldError, UserError
+from .contracts.errors import ToldError, UserError, need
 from .contracts.names import COUNTED, COUNTS, LAYOUTS_FILE, NUM_ITEMS, SETTINGS_FILE
 from .contracts.settings import ParallelSettings
-from .model.settings import FINETUNE, FROM_START, LAYOUTS, Settings
+from .model import settings as model
+from .model.settings import Settings
 from .parsing import did_you_mean, parse, rename
 from .runtime import launch, noise
 from .training.run_settings import check_same_sizes, holds_run, load_settings
 
 PROG = (__package__ or "").replace("_", "-")
-
-PRETRAIN = Settings()
 
 STOPPED = 75
 """Exit code of a training that a signal ended early and that can be resumed: EX_TEMPFAIL of sysexits.h, try again."""
@@ -47,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     launch.is_command = argv is None
     command, arguments = _split(sys.argv[1:] if argv is None else argv)
     try:
+        need(model, "FINETUNE", "FROM_START", "LAYOUTS")
         return COMMANDS[command](arguments)
     except UserError as error:
         if not isinstance(error, ToldError):
@@ -79,19 +79,21 @@ def _split(argv: list[str]) -> tuple[str, list[str]]:
 
 def pretrain(argv: list[str]) -> int:
     """Train a network from random weights."""
-    return _train("pretrain", argv, PRETRAIN)
+    return _train("pretrain", argv, Settings())
 
 
 def finetune(argv: list[str]) -> int:
     """Train a network that starts from the weights of another run: --from RUN."""
     argv = rename(argv, "--from", "--from_run")
-    given = _parse("finetune", argv, FINETUNE)
+    given = _parse("finetune", argv, model.FINETUNE)
     if given.from_run is None:
         if _is_resumed(given):  # and knows where it started
-            return _train("finetune", argv, FINETUNE)
+            return _train("finetune", argv, model.FINETUNE)
         raise UserError("finetune needs --from RUN, the folder of the run whose weights it starts from")
     start = load_settings(Path(given.from_run))
-    return _train("finetune", argv, replace(FINETUNE, **{name: getattr(start, name) for name in FROM_START}))
+    return _train(
+        "finetune", argv, replace(model.FINETUNE, **{name: getattr(start, name) for name in model.FROM_START})
+    )
 
 
 def evaluate(argv: list[str]) -> int:
@@ -140,7 +142,7 @@ def export(argv: list[str]) -> int:
 
 def layouts(argv: list[str]) -> int:
     """Train in every layout of up to --parallel.devices processes, and prove that all are the same training."""
-    settings = _parse("layouts", argv, LAYOUTS)
+    settings = _parse("layouts", argv, model.LAYOUTS)
     most = ParallelSettings(devices=settings.parallel.devices)
     if settings.parallel != most or settings.training.micro_batch_size is not None:
         raise UserError(
@@ -246,7 +248,7 @@ def _settings_of_run(command: str, argv: list[str]) -> Settings:
     argv = rename(argv, "--from", "--run_dir")
     if not any(word.split("=")[0] in ("--run_dir", "-h", "--help") for word in argv):
         raise UserError(f"{command} needs --from RUN, the folder of a trained run")
-    run = _parse(command, argv, PRETRAIN).run_dir
+    run = _parse(command, argv, Settings()).run_dir
     saved = load_settings(Path(run))
     training = replace(saved.training, micro_batch_size=None)
     settings = _parse(command, argv, replace(saved, run_dir=run, parallel=ParallelSettings(), training=training))

@@ -1,5 +1,7 @@
 """The kind of error that is the user's to mend."""
 
+from typing import Any
+
 
 class UserError(Exception):
     """Something the user can put right: the text is one line, what is wrong and how to mend it.
@@ -10,3 +12,16 @@ class UserError(Exception):
 
 class ToldError(UserError):
     """A UserError of a run of many ranks, which one of them has already printed."""
+
+
+def need(module: Any, *names: str) -> None:
+    """Hold a file of `model/` against the names that other rooms take from it.
+
+    Raises:
+        UserError: it lacks one.
+    """
+    if missing := [name for name in names if not hasattr(module, name)]:
+        file = "/".join(module.__name__.split(".")[1:])
+        raise UserError(
+            f"{file}.py lacks {', '.join(missing)}: the table in model/__init__.py says where to read of it"
+        )

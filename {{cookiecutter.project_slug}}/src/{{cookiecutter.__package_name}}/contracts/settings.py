@@ -17,6 +17,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import ClassVar, Literal
 
+from .errors import UserError
+
 
 @dataclass(frozen=True)
 class DataSettings:
@@ -41,7 +43,8 @@ class DataSettings:
 class ModelSettings:
     """The sizes of the network, which are also fields of its config; a model adds its own.
 
-    A network with attention has a field `num_attention_heads`, which must divide `hidden_size`.
+    A network with attention has fields `num_attention_heads`, which must divide `hidden_size`, and `attention_dropout`, if
+    that can be set.
     """
 
     NOT_SPLIT: ClassVar[tuple[str, ...]] = ("num_layers", "sequence_length")
@@ -57,7 +60,7 @@ class ModelSettings:
     @property
     def sequence_length(self) -> int:
         """Length S of the activations (S, B, H) that stages exchange; a field, or what the data are like."""
-        raise NotImplementedError
+        raise UserError("model/settings.py: ModelSettings has no sequence_length: make it a field, or a property")
 
     def counts(self) -> dict[str, int]:
         """Return the whole numbers by their names."""

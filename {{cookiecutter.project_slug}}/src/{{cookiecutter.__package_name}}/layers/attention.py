@@ -54,8 +54,9 @@ class Attention(MegatronModule):
         if mask is not None:
             mask = mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]
         dropout = self.config.attention_dropout if self.training else 0.0
-        # ranks have other heads, and so drop with other random numbers
-        with tensor_parallel.get_cuda_rng_tracker().fork() if dropout else nullcontext():
+        # tensor parallel ranks have other heads, and so drop with other random numbers
+        is_shared = dropout > 0 and self.config.tensor_model_parallel_size > 1
+        with tensor_parallel.get_cuda_rng_tracker().fork() if is_shared else nullcontext():
             attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
         output, _ = self.join(attended.permute(2, 0, 1, 3).reshape(sequence, batch, -1))
         return output

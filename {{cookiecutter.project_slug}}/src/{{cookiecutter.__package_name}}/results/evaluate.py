@@ -61,7 +61,7 @@ def predict(settings: Settings) -> list[Path]:
         outputs = gather_outputs(trainer, module, data)
         predicted = module.config.predictions(outputs)
         if not predicted:
-            raise UserError(f"{run} is an {settings.network}, which predicts nothing for an item: give another run")
+            raise UserError(f"the network of {run}, {settings.network}, predicts nothing for an item: give another run")
         _check_rows(predicted, len(data.test))
         columns = {names.IDX: outputs[names.IDX], **{name: a for name, a in predicted.items() if a.ndim == 1}}
         arrays = {names.IDX: outputs[names.IDX], **{name: a for name, a in predicted.items() if a.ndim > 1}}

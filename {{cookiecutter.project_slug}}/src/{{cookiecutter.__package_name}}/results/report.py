@@ -21,7 +21,7 @@ import numpy as np
 import yaml
 
 from ..contracts import names
-from ..contracts.errors import UserError
+from ..contracts.errors import UserError, need
 from ..contracts.files import write_whole_folder
 from ..drawing.theme import Array, Picture, render
 from ..model import figures
@@ -58,6 +58,7 @@ def make_report(run: Path) -> Path:
     Raises:
         ReportError: If the folder holds no run, or a file in it cannot be read.
     """
+    need(figures, "SHARES", "pictures")
     run = Path(run)
     runs, note = read_chain(run)
     chapters = [_chapter(part, number, len(runs)) for number, part in enumerate(runs, start=1)]

@@ -14,9 +14,9 @@ from nemo import lightning as nl
 from nemo.lightning.pytorch.plugins import MegatronMixedPrecision
 
 from ..contracts import names
-from ..contracts.config import check_config
-from ..contracts.errors import UserError
-from ..model.config import NETWORKS
+from ..contracts.config import NetworkConfig, check_config
+from ..contracts.errors import UserError, need
+from ..model import config as model
 from ..model.settings import Settings
 from ..runtime.backend import prepared
 from ..runtime.checkpoint import Checkpoint, ValidationSchedule, best_checkpoint, last_checkpoint, step_of, weights
@@ -92,7 +92,7 @@ def make_module(settings: Settings, start_weights: Path | None, same_network: bo
     Raises:
         UserError: there is no such network, or its config does not fit its settings.
     """
-    config = check_config(settings.network, NETWORKS)
+    config = _config_of(settings)
     sizes = {**asdict(settings.model), "sequence_length": settings.model.sequence_length}
     if unknown := sizes.keys() - {field.name for field in fields(config)}:
         raise UserError(f"model/config.py: {config.__name__} has no field {', '.join(sorted(unknown))}: add it there")
@@ -107,9 +107,14 @@ def make_module(settings: Settings, start_weights: Path | None, same_network: bo
     return NetworkModule(network, make_optimizer(settings.training))
 
 
+def _config_of(settings: Settings) -> type[NetworkConfig]:
+    need(model, "NETWORKS")
+    return check_config(settings.network, model.NETWORKS)
+
+
 def make_data(settings: Settings) -> DataModule:
     """Build the data module of these settings; nothing is read yet."""
-    return DataModule(check_config(settings.network, NETWORKS), settings)
+    return DataModule(_config_of(settings), settings)
 
 
 def make_trainer(
@@ -158,9 +163,10 @@ def make_trainer(
 
 def can_record(settings: Settings) -> bool:
     """Tell whether training steps can be recorded as a CUDA graph in this layout."""
-    # sequence parallel drops from a generator that graphs do not know
+    # what tensor parallel ranks do not share, they drop from a generator that graphs do not know
     drops_rows = settings.parallel.sequence and settings.model.hidden_dropout > 0
-    return settings.training.cuda_graph and not drops_rows
+    drops_heads = settings.parallel.tensor > 1 and getattr(settings.model, "attention_dropout", 0.0) > 0
+    return settings.training.cuda_graph and not drops_rows and not drops_heads
 
 
 @contextmanager
