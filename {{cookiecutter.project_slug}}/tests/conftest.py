@@ -13,18 +13,20 @@ from typing import Any
 
 import pytest
 
-from {{cookiecutter.__package_name}}.cli import FINETUNE, PROG, main
-from {{cookiecutter.__package_name}}.data.item import SEQUENCE_LENGTH
-from {{cookiecutter.__package_name}}.names import METRICS_FILE
-from {{cookiecutter.__package_name}}.settings import DataSettings, ModelSettings, Settings, TrainingSettings
+from model.tiny import DATA, MODEL
+
+from {{cookiecutter.__package_name}}.cli import PROG, main
+from {{cookiecutter.__package_name}}.contracts.names import METRICS_FILE
+from {{cookiecutter.__package_name}}.contracts.settings import TrainingSettings
+from {{cookiecutter.__package_name}}.model.settings import FINETUNE, Settings
 
 PACKAGE = "{{cookiecutter.__package_name}}"
 ENVIRONMENT = dict(os.environ)  # as it was before a trainer in this process added LOCAL_RANK and the like
 
 TINY = Settings(
     accelerator="cpu",
-    data=DataSettings(validation_size=100),  # three global batches and a tail of four
-    model=ModelSettings(num_layers=2, hidden_size=16, ffn_hidden_size=32, latent_size=8),
+    data=DATA,
+    model=MODEL,
     training=TrainingSettings(
         max_steps=20, warmup_steps=2, global_batch_size=32, val_check_interval=10, log_every_n_steps=1
     ),
@@ -70,8 +72,9 @@ def change(settings: Settings, **changes: Any) -> Settings:
 
 def needs_sequence_for(settings: Settings) -> None:
     """Skip a test of sequence parallel if so many ranks cannot share your sequence; all other layouts must work."""
-    if settings.parallel.sequence and SEQUENCE_LENGTH % settings.parallel.tensor:
-        pytest.skip(f"{settings.parallel.tensor} ranks cannot share a sequence of {SEQUENCE_LENGTH}")
+    length = settings.model.sequence_length
+    if settings.parallel.sequence and length % settings.parallel.tensor:
+        pytest.skip(f"{settings.parallel.tensor} ranks cannot share a sequence of {length}")
 
 
 @pytest.fixture
@@ -118,11 +121,11 @@ def train() -> Callable[[Settings], Trained]:
 
 
 def _train(settings: Settings) -> Trained:
-    from {{cookiecutter.__package_name}} import training
+    from {{cookiecutter.__package_name}}.training import train
 
     trained = Trained(settings)
 
-    class Watcher(training.RunRecorder):
+    class Watcher(train.RunRecorder):
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
             super().on_train_start(trainer, pl_module)
             trained.start = _weights(pl_module)
@@ -134,8 +137,8 @@ def _train(settings: Settings) -> Trained:
             trained.main_dtypes = {weight.dtype for group in groups for weight in group["params"]}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "RunRecorder", Watcher)
-        trained.result = training.train(settings)
+        patch.setattr(train, "RunRecorder", Watcher)
+        trained.result = train.train(settings)
     return trained
 
 

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from {{cookiecutter.__package_name}} import layers, losses, model, training
-from {{cookiecutter.__package_name}}.data.datamodule import MNISTDataModule
+from {{cookiecutter.__package_name}}.contracts import loss, start
+from {{cookiecutter.__package_name}}.layers import parallel
+from {{cookiecutter.__package_name}}.model.settings import Settings
 from {{cookiecutter.__package_name}}.runtime import checkpoint, fused_adam, rng, strategy
-from {{cookiecutter.__package_name}}.settings import Settings
+from {{cookiecutter.__package_name}}.training import train as training
+from {{cookiecutter.__package_name}}.training.datamodule import DataModule
 
 
 def train(settings: Settings, broken: str | None = None) -> int:
@@ -75,14 +77,14 @@ def dropped(settings: Settings) -> list[list[int]]:
 def samples(settings: Settings) -> list[int]:
     """Train one process; return the idx of every item that it trained on, in order."""
     found: list[int] = []
-    forward = losses.ItemLossReduction.forward
+    forward = loss.LossReduction.forward
 
     def watched(self: Any, batch: Any, forward_out: Any) -> Any:
         if torch.is_grad_enabled():
             found.extend(batch["idx"].tolist())
         return forward(self, batch, forward_out)
 
-    losses.ItemLossReduction.forward = watched  # type: ignore[method-assign]
+    loss.LossReduction.forward = watched  # type: ignore[method-assign]
     training.train(settings)
     return found
 
@@ -102,30 +104,28 @@ def in_step(step: int, do: Callable[[Any], None]) -> None:
 # --- what must not go unnoticed
 
 
-def _alias_the_loss() -> None:
-    """Log the tensor that Megatron divides in place, and average the averages: what most examples do."""
-    forward = losses.ItemLossReduction.forward
+def _average_the_means() -> None:
+    """Minimise and report a mean of the micro batches' means, as most examples do, and not sum over count."""
+    forward = loss.LossReduction.forward
 
-    def aliased(self: Any, batch: Any, forward_out: Any) -> Any:
-        loss, kept = forward(self, batch, forward_out)
-        return loss, {"avg": loss, "totals": kept["totals"]}
+    def mean(self: Any, batch: Any, forward_out: Any) -> Any:
+        total, count, kept = forward(self, batch, forward_out)
+        totals = kept["totals"].clone()
+        totals[:, 0] /= totals[:, 1].clamp(min=1)
+        totals[:, 1] = 1
+        return total / count.clamp(min=1), torch.ones_like(count), {"totals": totals}
 
-    def mean_of_means(self: Any, parts: Any) -> Any:
-        means = losses_reduce(self, parts)
-        return {**means, losses.LOSS: torch.stack([part["avg"].detach() for part in parts]).mean()}
-
-    losses_reduce = losses.ItemLossReduction.reduce
-    losses.ItemLossReduction.forward, losses.ItemLossReduction.reduce = aliased, mean_of_means  # type: ignore[method-assign]
+    loss.LossReduction.forward = mean  # type: ignore[method-assign]
 
 
 def _report_one_rank_only() -> None:
     """Leave out the sum over the data parallel ranks, in training."""
-    whole_group = losses.parallel_state.get_data_parallel_group
+    whole_group = loss.parallel_state.get_data_parallel_group
 
     def get_data_parallel_group(**kwargs: Any) -> Any:
         return SimpleNamespace(size=lambda: 1) if torch.is_grad_enabled() else whole_group(**kwargs)
 
-    losses.parallel_state = SimpleNamespace(get_data_parallel_group=get_data_parallel_group)  # type: ignore[assignment]
+    loss.parallel_state = SimpleNamespace(get_data_parallel_group=get_data_parallel_group)  # type: ignore[assignment]
 
 
 def _add_the_bias_on_every_rank() -> None:
@@ -136,25 +136,30 @@ def _add_the_bias_on_every_rank() -> None:
         output, _ = self.down(F.gelu(inner))
         return output + (self.config.tensor_model_parallel_size - 1) * self.down.bias
 
-    layers.MLP.forward = forward  # type: ignore[method-assign]
+    parallel.MLP.forward = forward  # type: ignore[method-assign]
 
 
 def _forget_that_norms_see_a_part() -> None:
     """Do not sum the gradients of norms that see some rows only, with sequence parallel."""
-    original = layers.Norm.__init__
+    original = parallel.Norm.__init__
 
     def unmarked(self: Any, config: Any) -> None:
         original(self, config)
         for parameter in self.parameters():
             parameter.sequence_parallel = False
 
-    layers.Norm.__init__ = unmarked  # type: ignore[method-assign]
+    parallel.Norm.__init__ = unmarked  # type: ignore[method-assign]
 
 
 def _draw_start_weights_in_turn() -> None:
     """Number the parts as they are built, which depends on what a stage holds."""
-    original, built = layers.start_weights, count()
-    layers.start_weights = model.start_weights = lambda config, part: original(config, str(next(built)))
+    built = count()
+
+    class Seeded:
+        def crc32(self, text: bytes) -> int:
+            return next(built)
+
+    start.zlib = Seeded()  # type: ignore[assignment]
 
 
 def _exchange_in_batches() -> None:
@@ -174,7 +179,7 @@ def _mixed_precision(original: Any, precision: str, **kwargs: Any) -> Any:
 
 def _forget_the_position() -> None:
     """Start the data anew on resume."""
-    MNISTDataModule.load_state_dict = lambda self, state: None  # type: ignore[method-assign]
+    DataModule.load_state_dict = lambda self, state: None  # type: ignore[method-assign]
 
 
 def _forget_the_random_numbers() -> None:
@@ -215,27 +220,27 @@ class _Grown(layers.MegatronModule):
         self.block, self.rows = block, torch.nn.Linear(size, size, dtype=dtype)
         self.sequence = torch.nn.Conv1d(size, size, 3, padding=1, dtype=dtype)
         if is_marked:
-            layers.row_by_row(self.rows, config)
+            parallel.row_by_row(self.rows, config)
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        hidden = self.block(hidden)
+    def forward(self, hidden: torch.Tensor, *others: Any) -> torch.Tensor:
+        hidden = self.block(hidden, *others)
         hidden = hidden + self.rows(hidden)
-        whole = layers.gather_sequence(hidden, self.config).permute(1, 2, 0)  # B H S
-        return hidden + layers.scatter_sequence(self.sequence(whole).permute(2, 0, 1).contiguous(), self.config)
+        whole = parallel.gather_sequence(hidden, self.config).permute(1, 2, 0)  # B H S
+        return hidden + parallel.scatter_sequence(self.sequence(whole).permute(2, 0, 1).contiguous(), self.config)
 
 
 def _add_layers_of_torch(is_marked: bool = True) -> None:
     """Let every block of the network be followed by layers of torch's own."""
-    build = layers.Blocks.__init__
+    build = parallel.Blocks.__init__
 
     def grown(self: Any, config: Any, vp_stage: int, block: Any) -> None:
-        build(self, config, vp_stage, lambda config: _Grown(block(config), config, is_marked))
+        build(self, config, vp_stage, lambda config, number: _Grown(block(config, number), config, is_marked))
 
-    layers.Blocks.__init__ = grown  # type: ignore[method-assign]
+    parallel.Blocks.__init__ = grown  # type: ignore[method-assign]
 
 
 BREAK: dict[str, Callable[[], None]] = {
-    "loss aliased": _alias_the_loss,
+    "mean of means": _average_the_means,
     "loss of one rank": _report_one_rank_only,
     "bias on every rank": _add_the_bias_on_every_rank,
     "norms not summed": _forget_that_norms_see_a_part,

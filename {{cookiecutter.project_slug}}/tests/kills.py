@@ -24,12 +24,11 @@ import in_ranks
 import torch
 from conftest import TINY, change, read_rows
 
-from {{cookiecutter.__package_name}} import names
-from {{cookiecutter.__package_name}}.cli import LAYOUTS
+from {{cookiecutter.__package_name}}.contracts import names
+from {{cookiecutter.__package_name}}.model.settings import LAYOUTS, Settings
 from {{cookiecutter.__package_name}}.proof.differences import saved_tensors
 from {{cookiecutter.__package_name}}.proof.ranks import Ranks, start_ranks
 from {{cookiecutter.__package_name}}.runtime.checkpoint import Checkpoint, last_checkpoint, step_of
-from {{cookiecutter.__package_name}}.settings import Settings
 
 OFTEN = change(
     TINY,

@@ -43,8 +43,8 @@ class DataSettings:
 class ModelSettings:
     """The sizes of the network, which are also fields of its config; a model adds its own.
 
-    A network with attention has fields `num_attention_heads`, which must divide `hidden_size`, and `attention_dropout`, if
-    that can be set.
+    A network with attention has a field `num_attention_heads`, which must divide `hidden_size`, and may have one
+    `attention_dropout`.
     """
 
     NOT_SPLIT: ClassVar[tuple[str, ...]] = ("num_layers", "sequence_length")
