@@ -95,7 +95,7 @@ def main() -> None:
         "imports": imports,
         **others,
     }
-    with module("files").write_whole(options.output / "bench.json") as file:
+    with module("contracts.files").write_whole(options.output / "bench.json") as file:
         json.dump(result, file, indent=2)
     plot_growth(grown, machine, options.output / "growth.png")
     print(f"wrote {options.output / 'bench.json'} and {options.output / 'growth.png'}")

@@ -18,11 +18,11 @@ def module(name: str) -> Any:
 
 def sample_folder() -> Path:
     """Return the folder of the digits that ship with the project."""
-    return Path(module("cli").__file__).parent / "data" / "mnist_sample"
+    return Path(module("cli").__file__).parent / "model" / "sample"
 
 
 def make_settings(batch: int, steps: int) -> Any:
     """The defaults, without validations before the last step."""
-    settings = module("settings").Settings()
+    settings = module("model.settings").Settings()
     training = replace(settings.training, max_steps=steps, val_check_interval=steps, global_batch_size=batch)
     return replace(settings, training=replace(training, warmup_steps=min(training.warmup_steps, steps - 1)))

@@ -83,7 +83,7 @@ def plain_way(way: str, memory: bool) -> Callable[..., None]:
 
 def project(settings: Any, device: str, folder: Path, tick: Tick) -> None:
     """Train as the generated project's `pretrain` does, with its callbacks and logs; a race has no validation."""
-    training = module("training")
+    training = module("training.train")
 
     class Progress(training.Progress):
         def on_train_batch_end(self, *args: Any) -> None:
@@ -97,11 +97,11 @@ def project(settings: Any, device: str, folder: Path, tick: Tick) -> None:
 
 def nemo_example(settings: Any, device: str, folder: Path, tick: Tick) -> None:
     """Train the project's network with NeMo's strategy as it comes, item by item."""
-    training = module("training")
     from nemo_example import train_with_nemo
     from plain import torchvision_digits
 
-    config = training.make_module(settings, start_weights=None).config
+    config = module("training.train").make_module(settings, start_weights=None).config
+    config.calculate_per_token_loss = False  # the example's loss is a mean
     train_with_nemo(config, torchvision_digits(folder, sample_folder()), settings.training, tick, folder)
 
 

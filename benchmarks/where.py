@@ -87,7 +87,7 @@ def roots() -> dict[str, str]:
 def profile_imports() -> list[dict[str, Any]]:
     """Return the seconds that the packages take to be imported for a training, those of more than 0.1 s alone."""
     package = module("cli").__package__
-    command = [sys.executable, "-X", "importtime", "-c", f"import {package}.training"]
+    command = [sys.executable, "-X", "importtime", "-c", f"import {package}.training.train"]
     log = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=True).stderr
     seconds: Counter[str] = Counter()
     for own, name in re.findall(r"^import time: +(\d+) \| +\d+ \| +([\w.]+)$", log, flags=re.MULTILINE):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import statistics
 import sys
 import zipfile
 from pathlib import Path
@@ -53,15 +54,29 @@ def test_the_tools_would_find_a_fault(baker: Baker, tmp_path, tool, bad_line):
     assert "fault.py" in result.output
 
 
-def test_no_room_is_too_large_to_be_read_at_once(default_project: BakedProject):
-    rooms = list((default_project.path / "src").rglob("*.py"))
-    assert rooms
-    for room in rooms:
-        text = room.read_text(encoding="utf-8")
-        assert len(text.splitlines()) <= 300, room
+def sources(project: BakedProject, *rooms: str) -> dict[Path, str]:
+    """The Python files of the package, or of some of its rooms."""
+    house = project.path / "src" / project.package
+    folders = [house / room for room in rooms] or [house]
+    return {path: path.read_text(encoding="utf-8") for folder in folders for path in folder.rglob("*.py")}
+
+
+@pytest.mark.parametrize(("rooms", "most"), [(("model",), 800), (("layers", "training"), 1_400)], ids=str)
+def test_the_rooms_that_a_user_reads_stay_short(default_project: BakedProject, rooms, most):
+    lengths = {path: len(text.splitlines()) for path, text in sources(default_project, *rooms).items()}
+    assert len(lengths) >= 5
+    assert sum(lengths.values()) < most, lengths
+
+
+def test_no_file_and_no_function_is_too_long_to_be_read_at_once(default_project: BakedProject):
+    lengths = []
+    for path, text in sources(default_project).items():
+        assert len(text.splitlines()) <= 300, path
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                assert node.end_lineno - node.lineno < 50, f"{node.name} in {room} is longer than 50 lines"
+                lengths.append(node.end_lineno - node.lineno)
+                assert lengths[-1] < 50, f"{node.name} in {path} is longer than 50 lines"
+    assert statistics.median(lengths) <= 6
 
 
 def test_the_wheel_holds_the_package_with_its_data_and_nothing_else(installed: InstalledProject):

@@ -35,11 +35,16 @@ def test_continuous_integration_calls_the_readmes_test_command():
 
 
 def test_the_files_of_the_overview_are_in_the_project(default_project: BakedProject):
-    overview = README.split("```\nmy-model/")[1].split("```")[0]
-    names = {line.split()[0].rstrip("/") for line in overview.strip().splitlines()} - {"src/my_model"}
-    files = default_project.files()
-    for name in names:
-        assert any(part == name for path in files for part in path.split("/")), name
+    overview = README.split("```\nmy-model/\n")[1].split("```")[0]
+    files = [file.replace(default_project.package, "my_model") for file in default_project.files()]
+    folder = ""
+    for line in overview.splitlines():
+        name = line.split()[0]
+        if line.startswith("    "):
+            name = folder + name
+        elif name.endswith("/"):
+            folder = name
+        assert any(file == name or (name.endswith("/") and file.startswith(name)) for file in files), name
 
 
 def test_the_slug_decides_the_command_in_the_projects_readme(default_project: BakedProject):

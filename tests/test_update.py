@@ -20,7 +20,8 @@ pytestmark = pytest.mark.slow  # git, cruft and a dozen bakes
 
 PACKAGE_FOLDER = "src/{{cookiecutter.__package_name}}"
 URL = "https://github.com/org/megatron-model-template"
-ADDED, REMOVED = "stopping.py", "outdated.py"  # what the present state of the package has and has not, of the past's
+ADDED = "training/stopping.py"  # the package of the past has not
+REMOVED = "outdated.py"  # it has, and the present one has not
 OLD, NOW = "v0.0.1", "v9.0.0"
 ANSWERS = {"project_name": "My Model", "description": ACCEPTED["shell"], "author": ACCEPTED["backslash-quote"]}
 README = (TEMPLATE / "README.md").read_text(encoding="utf-8")
@@ -42,22 +43,22 @@ def make_past(template: Path) -> None:
     project = template / PROJECT_FOLDER
     version = json.loads((template / "cookiecutter.json").read_text(encoding="utf-8"))["__template_version"]
     change(template / "cookiecutter.json", f'"{version}"', '"0.0.1"')
-    change(project / PACKAGE_FOLDER / "model.py", "\n", "  # as it was\n")
+    change(project / PACKAGE_FOLDER / "model" / "network.py", "\n", "  # as it was\n")
     (project / PACKAGE_FOLDER / ADDED).unlink()
     (project / PACKAGE_FOLDER / REMOVED).write_text('"""No longer needed."""\n')
     change(project / "README.md", "## Start\n", "## How to begin\n")
-    change(project / "tests" / "test_report.py", "\n", "  # as it was\n")
+    change(project / "tests" / "test_doctor.py", "\n", "  # as it was\n")
     for option in ("LICENSE.MIT", ".github/workflows/ci.yml"):
         append(project / option, "# as it was\n")
 
 
 def edit(project: Path, package: str) -> None:
     """What a user does: changes the network and the README, writes a file, deletes a test."""
-    append(project / "src" / package / "model.py", '\n\ndef mine() -> None:\n    """Mine."""\n')
+    append(project / "src" / package / "model" / "network.py", '\n\ndef mine() -> None:\n    """Mine."""\n')
     change(project / "README.md", "## Work on it\n", "## Ours\n\nOur words.\n\n## Work on it\n")
     change(project / "pyproject.toml", '    "pyyaml>=', '    "einops>=0.8,<1",\n    "pyyaml>=')
     (project / "src" / package / "ours.py").write_text('"""Ours."""\n')
-    (project / "tests" / "test_report.py").unlink()
+    (project / "tests" / "test_doctor.py").unlink()
 
 
 class Desk:
@@ -168,7 +169,7 @@ def test_an_update_brings_the_templates_changes_and_keeps_the_users(desk: Desk, 
     assert desk.try_sh(readme_command("cruft check"), project).status == 0
     difference = desk.sh("cruft diff", project)
     named = set(re.findall(r"^diff --git upstream-template-old/(\S+)", difference, flags=re.MULTILINE))
-    assert named == {f"src/{package}/model.py", "README.md", "pyproject.toml"}
+    assert named == {f"src/{package}/model/network.py", "README.md", "pyproject.toml"}
     assert "def mine()" in difference
     assert "up to date" in desk.sh(readme_command("cruft update"), project)
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from model.tiny import DATA, MODEL
 
 from {{cookiecutter.__package_name}}.cli import PROG, main

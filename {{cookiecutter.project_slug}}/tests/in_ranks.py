@@ -4,16 +4,21 @@ import hashlib
 import os
 import signal
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
+from importlib import import_module
 from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from megatron.core.tensor_parallel import RowParallelLinear
+from megatron.core.transformer.module import MegatronModule
 
 from {{cookiecutter.__package_name}}.contracts import loss, start
-from {{cookiecutter.__package_name}}.layers import parallel
+from {{cookiecutter.__package_name}}.contracts.config import NetworkConfig
+from {{cookiecutter.__package_name}}.contracts.stage import PipelineStage
+from {{cookiecutter.__package_name}}.layers import gather_sequence, row_by_row, scatter_sequence
 from {{cookiecutter.__package_name}}.model.settings import Settings
 from {{cookiecutter.__package_name}}.runtime import checkpoint, fused_adam, rng, strategy
 from {{cookiecutter.__package_name}}.training import train as training
@@ -130,25 +135,21 @@ def _report_one_rank_only() -> None:
 
 def _add_the_bias_on_every_rank() -> None:
     """Add a bias before the sum over the tensor parallel ranks."""
+    forward = RowParallelLinear.forward
 
-    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
-        inner, _ = self.up(x)
-        output, _ = self.down(F.gelu(inner))
-        return output + (self.config.tensor_model_parallel_size - 1) * self.down.bias
+    @wraps(forward)
+    def on_every_rank(self: Any, x: torch.Tensor) -> tuple[torch.Tensor, Any]:
+        output, bias = forward(self, x)
+        again = 0 if self.bias is None else (self.config.tensor_model_parallel_size - 1) * self.bias
+        return output + again, bias
 
-    parallel.MLP.forward = forward  # type: ignore[method-assign]
+    RowParallelLinear.forward = on_every_rank
 
 
-def _forget_that_norms_see_a_part() -> None:
-    """Do not sum the gradients of norms that see some rows only, with sequence parallel."""
-    original = parallel.Norm.__init__
-
-    def unmarked(self: Any, config: Any) -> None:
-        original(self, config)
-        for parameter in self.parameters():
-            parameter.sequence_parallel = False
-
-    parallel.Norm.__init__ = unmarked  # type: ignore[method-assign]
+def _forget_that_some_layers_see_a_part() -> None:
+    """Do not sum the gradients of norms and biases that see some rows only, with sequence parallel."""
+    module = import_module("megatron.core.distributed.finalize_model_grads")
+    module._allreduce_non_tensor_model_parallel_grads = lambda *_: None  # type: ignore[attr-defined]
 
 
 def _draw_start_weights_in_turn() -> None:
@@ -211,39 +212,43 @@ def _trust_every_checkpoint() -> None:
     checkpoint.damage = lambda path: None  # type: ignore[assignment]
 
 
-class _Grown(layers.MegatronModule):
-    """A block, and behind it layers of torch's own: one row by row, one along the whole sequence."""
+class _Grown(MegatronModule):
+    """Layers of torch's own: one row by row, one along the whole sequence."""
 
-    def __init__(self, block: Any, config: Any, is_marked: bool) -> None:
+    def __init__(self, config: Any, is_marked: bool) -> None:
         super().__init__(config)
         size, dtype = config.hidden_size, config.params_dtype
-        self.block, self.rows = block, torch.nn.Linear(size, size, dtype=dtype)
-        self.sequence = torch.nn.Conv1d(size, size, 3, padding=1, dtype=dtype)
+        with start.start_weights(config, "grown"):
+            self.rows = torch.nn.Linear(size, size, dtype=dtype)
+            self.sequence = torch.nn.Conv1d(size, size, 3, padding=1, dtype=dtype)
         if is_marked:
-            parallel.row_by_row(self.rows, config)
+            row_by_row(self.rows, config)
 
-    def forward(self, hidden: torch.Tensor, *others: Any) -> torch.Tensor:
-        hidden = self.block(hidden, *others)
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         hidden = hidden + self.rows(hidden)
-        whole = parallel.gather_sequence(hidden, self.config).permute(1, 2, 0)  # B H S
-        return hidden + parallel.scatter_sequence(self.sequence(whole).permute(2, 0, 1).contiguous(), self.config)
+        whole = gather_sequence(hidden, self.config).permute(1, 2, 0)  # B H S
+        return hidden + scatter_sequence(self.sequence(whole).permute(2, 0, 1).contiguous(), self.config)
 
 
 def _add_layers_of_torch(is_marked: bool = True) -> None:
-    """Let every block of the network be followed by layers of torch's own."""
-    build = parallel.Blocks.__init__
+    """Let layers of torch's own stand between the first stage and the next."""
+    build = NetworkConfig.configure_model
 
-    def grown(self: Any, config: Any, vp_stage: int, block: Any) -> None:
-        build(self, config, vp_stage, lambda config, number: _Grown(block(config, number), config, is_marked))
+    def grown(config: Any, vp_stage: int = 0) -> PipelineStage:
+        stage = build(config, vp_stage)
+        if stage.pre_process and not stage.post_process:
+            stage.grown = _Grown(config, is_marked)
+            stage.register_forward_hook(lambda stage, arguments, output: stage.grown(output))
+        return stage
 
-    parallel.Blocks.__init__ = grown  # type: ignore[method-assign]
+    NetworkConfig.configure_model = grown  # type: ignore[method-assign]
 
 
 BREAK: dict[str, Callable[[], None]] = {
     "mean of means": _average_the_means,
     "loss of one rank": _report_one_rank_only,
     "bias on every rank": _add_the_bias_on_every_rank,
-    "norms not summed": _forget_that_norms_see_a_part,
+    "parts not summed": _forget_that_some_layers_see_a_part,
     "start weights in turn": _draw_start_weights_in_turn,
     "exchange in batches": _exchange_in_batches,
     "fp32": _compute_in_fp32,

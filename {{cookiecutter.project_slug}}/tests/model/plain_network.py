@@ -1,8 +1,8 @@
-"""The networks of model.py in plain torch, as an export has them: what tests compare them with."""
+"""The networks in plain torch, as an export has them: what tests compare them with."""
 
 from typing import Any
 
-from {{cookiecutter.__package_name}}.export_example import Network
+from {{cookiecutter.__package_name}}.model.plain import Network
 
 
 def plain_network(weights: dict[str, Any]) -> Network:

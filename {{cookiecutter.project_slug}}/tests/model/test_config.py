@@ -1,29 +1,24 @@
-"""The configs: which loss belongs to which network, and start weights that are loaded whole or refused by name."""
-
-import shutil
-from pathlib import Path
+"""The configs: which loss belongs to which network, and which weights a finetuning takes over."""
 
 import pytest
 import torch
 from megatron.core import dist_checkpointing
 
-from {{cookiecutter.__package_name}}.config import (
+from {{cookiecutter.__package_name}}.contracts.names import CHECKPOINTS_FOLDER
+from {{cookiecutter.__package_name}}.contracts.start import StartWeightsError
+from {{cookiecutter.__package_name}}.model.config import (
     NETWORKS,
     AutoencoderClassifierConfig,
     AutoencoderConfig,
     ClassifierConfig,
-    StartWeightsError,
 )
-from {{cookiecutter.__package_name}}.errors import UserError
-from {{cookiecutter.__package_name}}.losses import (
+from {{cookiecutter.__package_name}}.model.losses import (
     ClassifierLossReduction,
     MSELossReduction,
     MSEPlusClassifierLossReduction,
 )
-from {{cookiecutter.__package_name}}.names import CHECKPOINTS_FOLDER
 from {{cookiecutter.__package_name}}.runtime.checkpoint import best_checkpoint
-from {{cookiecutter.__package_name}}.runtime.seal import SEAL
-from {{cookiecutter.__package_name}}.training import make_module
+from {{cookiecutter.__package_name}}.training.train import make_module
 
 
 @pytest.mark.parametrize(
@@ -65,27 +60,21 @@ def parameters(stage):
 
 
 @pytest.mark.slow
-def test_the_trunk_starts_from_the_pretrained_weights(network, pretrained):
-    saved, fresh = saved_weights(pretrained.folder), parameters(network(start=None))
-    loaded = parameters(network())
+def test_the_trunk_starts_from_the_pretrained_weights_and_a_new_head_from_random_ones(network, pretrained):
+    saved, fresh, loaded = saved_weights(pretrained.folder), parameters(network(start=None)), parameters(network())
+    head = {name for name in loaded if name.startswith("classifier.")}
     trunk = {name for name in loaded if name.startswith("trunk.")}
-    assert len(trunk) == len(loaded) - 2
+    assert (len(head), head | trunk) == (2, set(loaded))
     for name in trunk:
         assert torch.equal(loaded[name], saved[name]), name
         assert torch.equal(loaded[name], pretrained.end[name]), name
         assert not torch.equal(loaded[name], fresh[name]), name
-
-
-@pytest.mark.slow
-def test_new_heads_start_with_random_weights(network):
-    loaded, fresh = parameters(network()), parameters(network(start=None))
-    for name in ("classifier.scores.weight", "classifier.scores.bias"):
-        assert torch.equal(loaded[name], fresh[name])
+    assert all(torch.equal(loaded[name], fresh[name]) for name in head)
     assert loaded["classifier.scores.weight"].std() > 0.1
 
 
 @pytest.mark.slow
-def test_finetuning_trains_from_exactly_these_weights(pretrained, finetuned):
+def test_finetuning_trains_every_weight_from_there(pretrained, finetuned):
     trunk = [name for name in finetuned.start if name.startswith("trunk.")]
     assert len(trunk) == len(finetuned.start) - 2
     assert all(torch.equal(finetuned.start[name], pretrained.end[name]) for name in trunk)
@@ -100,37 +89,7 @@ def test_keeping_the_decoder_loads_it_too(network, pretrained):
 
 
 @pytest.mark.slow
-def test_without_new_heads_the_checkpoint_must_have_every_weight(network, pretrained):
-    loaded = parameters(network("autoencoder", new_heads=()))
-    assert all(torch.equal(loaded[name], pretrained.end[name]) for name in loaded)
-
-
-@pytest.mark.slow
-def test_a_prefix_that_names_nothing_is_refused_with_the_parts_that_there_are(network):
-    with pytest.raises(StartWeightsError, match="its parts are classifier, trunk") as caught:
-        network(new_heads=("classifier", "projection"))
-    assert "--new_heads projection" in str(caught.value)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("prefix", ["classif", "classifier.score", "classifier.scores.weight"])
-def test_a_prefix_ends_at_a_dot(prefix, network):
-    with pytest.raises(StartWeightsError) as caught:
-        network(new_heads=(prefix,))
-    missing = "no such part" if prefix != "classifier.scores.weight" else "classifier.scores.bias is missing"
-    assert missing in str(caught.value)
-
-
-@pytest.mark.slow
-def test_weights_that_are_missing_outside_the_new_heads_are_listed(network):
-    with pytest.raises(StartWeightsError) as caught:
-        network(new_heads=())
-    assert "(classifier.scores.weight is missing; classifier.scores.bias is missing)" in str(caught.value)
-    assert "now: none" in str(caught.value)
-
-
-@pytest.mark.slow
-def test_a_new_head_does_not_excuse_another_part(network, finetuned):
+def test_a_new_head_does_not_excuse_another_one(network, finetuned):
     with pytest.raises(StartWeightsError) as caught:
         network("autoencoder_classifier", start=finetuned.folder)
     answer = str(caught.value)
@@ -139,14 +98,10 @@ def test_a_new_head_does_not_excuse_another_part(network, finetuned):
 
 
 @pytest.mark.slow
-def test_weights_of_another_shape_are_listed_with_both_shapes(network):
+def test_a_trunk_of_other_sizes_is_refused_by_what_differs(network):
     with pytest.raises(StartWeightsError) as caught:
         network(latent_size=4)
     assert "(trunk.latent.weight is (8, 448), not (4, 448); trunk.latent.bias is (8,), not (4,))" in str(caught.value)
-
-
-@pytest.mark.slow
-def test_a_deeper_trunk_is_refused_by_the_names_of_its_new_blocks(network):
     with pytest.raises(StartWeightsError) as caught:
         network(num_layers=3)
     assert "trunk.blocks.2.norm.weight is missing" in str(caught.value)
@@ -154,24 +109,7 @@ def test_a_deeper_trunk_is_refused_by_the_names_of_its_new_blocks(network):
 
 
 @pytest.mark.slow
-def test_an_unfinished_checkpoint_is_not_started_from(pretrained, tmp_path):
-    shutil.copytree(pretrained.folder / CHECKPOINTS_FOLDER, tmp_path / "checkpoints")
-    best = best_checkpoint(tmp_path / "checkpoints")
-    (best / SEAL).unlink()  # which is written last
-    with pytest.raises(UserError, match="holds no finished checkpoint"):
-        best_checkpoint(tmp_path / "checkpoints")
-
-
-@pytest.mark.slow
-def test_a_start_that_fails_leaves_no_folder(tiny, train, pretrained):
-    settings = tiny(from_run=pretrained.settings.run_dir, network="classifier")  # the new head is not named
-    with pytest.raises(UserError, match=r"classifier.scores.weight is missing"):
-        train(settings)
-    assert not Path(settings.run_dir).exists()
-
-
-@pytest.mark.slow
-def test_a_checkpoint_of_another_network_is_refused(refused, run_dir, pretrained, finetuned):
+def test_a_run_of_another_network_is_refused(refused, pretrained, finetuned):
     answer = refused("evaluate", "--from", finetuned.folder, "--network", "autoencoder")
     assert "image_decoder.rows.weight is missing" in answer
     assert "trunk" not in answer

@@ -1,4 +1,4 @@
-"""The digits: they are right, and what is wrong with them or with another dataset is told in one line."""
+"""The digits: they are right, and what is wrong with them is told in one line."""
 
 import gzip
 import shutil
@@ -9,13 +9,21 @@ from urllib.error import URLError
 
 import pytest
 import torch
+from conftest import change
 from torchvision.datasets import MNIST
 from torchvision.transforms import ToTensor
 
-from {{cookiecutter.__package_name}}.data.datamodule import checked
-from {{cookiecutter.__package_name}}.data.dataset import EmbeddedMNIST, MNISTCustom, download
-from {{cookiecutter.__package_name}}.data.item import IMAGE_SIDE, NUM_CLASSES, DataError
-from {{cookiecutter.__package_name}}.data.resampling import collate
+from {{cookiecutter.__package_name}}.contracts.item import DataError, Index, Indices, Key, checked, keys_of
+from {{cookiecutter.__package_name}}.contracts.view import collate
+from {{cookiecutter.__package_name}}.model.dataset import (
+    EmbeddedMNIST,
+    MNISTCustom,
+    prepare,
+    read_test,
+    read_training,
+)
+from {{cookiecutter.__package_name}}.model.item import IMAGE_SIDE, NUM_CLASSES, MnistItem
+from {{cookiecutter.__package_name}}.model.settings import Settings
 
 SPLITS = pytest.mark.parametrize("train", [True, False], ids=["train", "test"])
 
@@ -39,7 +47,7 @@ def torchvision_root(digits, tmp_path_factory):
 @pytest.fixture
 def sample_copy(digits, tmp_path, monkeypatch):
     """A copy of the sample that EmbeddedMNIST reads in place of its own, so that a test can damage it."""
-    folder = tmp_path / "mnist_sample"
+    folder = tmp_path / "sample"
     shutil.copytree(digits[True].raw_folder, folder)
     monkeypatch.setattr(EmbeddedMNIST, "raw_folder", str(folder))
     return folder
@@ -51,6 +59,14 @@ def assert_same(a, b):
     for key in a:
         assert a[key].dtype == b[key].dtype, key
         assert torch.equal(a[key], b[key]), key
+
+
+def take(dataset, positions):
+    return dataset.__getitems__(Indices(positions, [0] * len(positions), seed=0))
+
+
+def full(root, **changes):
+    return change(Settings(), data={"dataset": "full", "root": str(root), **changes})
 
 
 def assert_message_for_a_person(message, *parts):
@@ -71,49 +87,54 @@ def test_values_are_torchvisions_bit_for_bit(digits, torchvision_root, train):
         item = digits[train][index]
         assert torch.equal(item["data"], image)
         assert item["label"].item() == label
-        assert item["idx"].item() == index
     assert torch.equal(digits[train].data, theirs.data)
     assert torch.equal(digits[train].targets, theirs.targets)
 
 
 @SPLITS
-def test_items_have_the_agreed_shapes_dtypes_and_ranges(digits, train):
-    batch = digits[train].__getitems__(list(range(10_000)))
-    assert batch["data"].shape == (10_000, 1, IMAGE_SIDE, IMAGE_SIDE)
-    assert batch["data"].dtype == torch.float32
+def test_items_are_what_the_contract_says(digits, train):
+    batch = take(digits[train], list(range(10_000)))
+    keys = keys_of(MnistItem, lambda word: pytest.fail(f"no setting decides {word}"))
+    assert checked({**batch, "idx": torch.arange(10_000)}, keys)
+    assert keys["data"].shape == (1, IMAGE_SIDE, IMAGE_SIDE) and keys["label"] == Key("int64", below=NUM_CLASSES)
     assert (batch["data"].min(), batch["data"].max()) == (0, 1)
     assert batch["label"].unique().tolist() == list(range(NUM_CLASSES))
-    assert batch["label"].dtype == batch["idx"].dtype == torch.int64
 
 
 def test_a_batch_is_its_items_stacked(digits):
-    indices = [3, 9_999, 0, 3]
-    assert_same(digits[True].__getitems__(indices), collate([digits[True][index] for index in indices]))
+    positions = [3, 9_999, 0, 3]
+    assert_same(take(digits[True], positions), collate([digits[True][Index(position)] for position in positions]))
 
 
 def test_positions_outside_are_refused(digits):
-    assert digits[False][-1]["idx"].item() == 9_999, "an idx below 0 would pass for padding"
     for index in (10_000, -10_001):
         with pytest.raises(IndexError):
             digits[False][index]
-    for indices in ([0, 10_000], [0, -1]):
+    for positions in ([0, 10_000], [0, -1]):
         with pytest.raises(IndexError):
-            digits[False].__getitems__(indices)
+            take(digits[False], positions)
 
 
 def test_items_do_not_share_memory_with_the_dataset(digits):
     digits[True][7]["label"].add_(1)
     digits[True][7]["data"].add_(1)
-    digits[True].__getitems__([7])["label"].add_(1)
+    take(digits[True], [7])["label"].add_(1)
     assert digits[True][7]["label"].item() == 3
     assert digits[True][7]["data"].max() <= 1
 
 
 def test_full_set_lies_where_torchvision_puts_it(digits, torchvision_root):
-    full = MNISTCustom(torchvision_root, train=False)  # the test files are the official ones, so checksums hold
-    assert full.raw_folder == MNIST(torchvision_root).raw_folder
-    assert full.processed_folder == MNIST(torchvision_root).processed_folder
-    assert_same(full[123], digits[False][123])
+    found = read_test(full(torchvision_root))  # the test files are the official ones, so checksums hold
+    assert found.raw_folder == MNIST(torchvision_root).raw_folder
+    assert found.processed_folder == MNIST(torchvision_root).processed_folder
+    assert_same(found[123], digits[False][123])
+
+
+def test_the_last_training_digits_are_for_validation(digits):
+    train, validation = read_training(change(Settings(), data={"validation_size": 1_000}))
+    assert (len(train), len(validation), len(read_test(Settings()))) == (9_000, 1_000, 10_000)
+    for item, position in ((train[0], 0), (train[8_999], 8_999), (validation[0], 9_000), (validation[999], 9_999)):
+        assert_same(item, {**digits[True][position], "idx": torch.tensor(position)})
 
 
 def test_an_old_processed_folder_is_not_preferred(digits, torchvision_root, tmp_path):
@@ -144,7 +165,7 @@ def test_sample_is_attributed(digits):
 
 
 def test_item_imports_without_torch():
-    name = "{{cookiecutter.__package_name}}.data.item"
+    name = "{{cookiecutter.__package_name}}.model.item"
     code = f"import sys, {name}; print(*set(sys.modules).intersection(['torch', 'numpy']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == ""
@@ -235,7 +256,7 @@ def test_a_part_of_the_training_set_is_not_the_full_set(torchvision_root):
 # The download (never over the network here)
 
 
-def test_download_is_torchvisions_and_is_checked(torchvision_root, tmp_path, monkeypatch):
+def test_a_download_is_torchvisions_and_is_checked(torchvision_root, tmp_path, monkeypatch):
     calls = []
 
     def fake_download(self):
@@ -244,105 +265,27 @@ def test_download_is_torchvisions_and_is_checked(torchvision_root, tmp_path, mon
 
     monkeypatch.setattr(MNIST, "download", fake_download)
     with pytest.raises(DataError, match="train-images-idx3-ubyte is damaged"):
-        download(tmp_path)
+        prepare(full(tmp_path, download=True))
     monkeypatch.setattr(MNISTCustom, "sha256", EmbeddedMNIST.sha256)
-    download(tmp_path)
+    prepare(full(tmp_path, download=True))
     assert set(calls) == {str(tmp_path / "MNIST" / "raw")}
 
 
 def test_nothing_is_downloaded_unasked(tmp_path, monkeypatch):
     monkeypatch.setattr(MNIST, "download", lambda self: pytest.fail("downloaded"))
     EmbeddedMNIST().download()
+    prepare(change(Settings(), data={"download": True}))
+    prepare(full(tmp_path))
     with pytest.raises(DataError, match="is missing"):
-        MNISTCustom(tmp_path)
+        read_training(full(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_download_without_network(tmp_path, monkeypatch):
+def test_a_download_without_a_network_is_told(tmp_path, monkeypatch):
     def no_network(*args, **kwargs):
         raise URLError("Name or service\nnot known")
 
     monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", no_network)
     with pytest.raises(DataError) as caught:
-        download(tmp_path)
+        prepare(full(tmp_path, download=True))
     assert_message_for_a_person(str(caught.value), str(tmp_path / "MNIST" / "raw"), "check the network", "not known")
-
-
-# What a person is told
-
-CPU = ("--accelerator", "cpu")
-MISTAKES = {
-    "another dtype": (
-        lambda item: {**item, "data": item["data"].double()},
-        "data of 2 items is float64 (2, 1, 28, 28)",
-    ),
-    "another shape": (
-        lambda item: {**item, "data": item["data"][0]},
-        "(2, 28, 28); data/item.py says float32 (2, 1, 28",
-    ),
-    "a label of another dtype": (
-        lambda item: {**item, "label": item["label"].float()},
-        "label of 2 items is float32 (2,)",
-    ),
-    "no such class": (
-        lambda item: {**item, "label": item["label"] + 10},
-        "item 0 has label 15; data/item.py says 0 to 9",
-    ),
-    "below all classes": (
-        lambda item: {**item, "label": item["label"] - 6},
-        "item 0 has label -1; data/item.py says 0",
-    ),
-    "no idx": (
-        lambda item: {"data": item["data"], "label": item["label"]},
-        "items have the keys data, label; data/item.py says data, label, idx",
-    ),
-    "a key too many": (
-        lambda item: {**item, "name": item["idx"]},
-        "items have the keys data, label, idx, name; data/item.py",
-    ),
-    "tuples": (lambda item: (item["data"], item["label"]), "the dataset gives a tuple; data/item.py says a dict"),
-    "idx of something else": (lambda item: {**item, "idx": item["idx"] * 0}, "items [0, 9999] have the idx [0, 0]"),
-}
-
-
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_an_item_that_breaks_the_contract_is_refused_before_a_run_begins(mistake, refused, run_dir, monkeypatch):
-    spoil, words = MISTAKES[mistake]
-    original = MNISTCustom.__getitem__
-    monkeypatch.setattr(MNISTCustom, "__getitem__", lambda self, index: spoil(original(self, index)))
-    monkeypatch.delattr(MNISTCustom, "__getitems__")
-    assert words in refused("pretrain", *CPU, *run_dir)
-
-
-def test_every_batch_is_held_against_the_contract(digits):
-    batch = digits[True].__getitems__([3, 4, 5])
-    assert checked(batch) is batch
-    batch["label"][1] = 10
-    with pytest.raises(DataError, match="item 4 has label 10"):
-        checked(batch)
-    with pytest.raises(DataError, match=r"data of 3 items is ndarray; data/item\.py says float32"):
-        checked({**batch, "data": batch["data"].numpy()})
-
-
-@pytest.mark.parametrize("size", ["10000", "60000"])
-def test_more_validation_items_than_there_are_are_refused(size, refused, run_dir):
-    assert "must be from 1 to 9999" in refused("pretrain", *CPU, *run_dir, "--data.validation_size", size)
-
-
-@pytest.mark.slow
-def test_a_folder_that_the_sample_does_not_read_is_refused(refused, run_dir):
-    answer = refused("pretrain", *CPU, *run_dir, "--data.root", "there")
-    assert "--data.root there holds no sample" in answer
-    assert "add --data.dataset full, or --data.root data for the sample" in answer
-
-
-@pytest.mark.slow
-def test_missing_data_is_refused(refused, run_dir, tmp_path):
-    words = ["--data.dataset", "full", "--data.root", tmp_path / "nothing"]
-    assert "raw is missing: run with --data.download true" in refused("pretrain", *CPU, *run_dir, *words)
-
-
-@pytest.mark.slow
-def test_damaged_data_is_refused(refused, run_dir, monkeypatch):
-    monkeypatch.setitem(EmbeddedMNIST.sha256, "train-labels-idx1-ubyte", "0" * 64)
-    assert "train-labels-idx1-ubyte.gz is damaged" in refused("pretrain", *CPU, *run_dir)

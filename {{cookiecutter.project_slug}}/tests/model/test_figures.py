@@ -1,201 +1,114 @@
-"""Figures: what is logged, scored and predicted is what plain torch computes of MNIST with the same weights."""
+"""What the report shows of the digits: which pictures, of which items, with which words."""
 
-import csv
-import json
-import math
-import shutil
+import io
 
+import matplotlib.image
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
-from conftest import TINY, change
-from plain_network import plain_network
 
-from {{cookiecutter.__package_name}} import names, training
-from {{cookiecutter.__package_name}}.data.dataset import EmbeddedMNIST
-from {{cookiecutter.__package_name}}.data.resampling import resample, split_validation
-from {{cookiecutter.__package_name}}.runtime.checkpoint import best_checkpoint, step_of
+from {{cookiecutter.__package_name}}.drawing.theme import DOTS_PER_INCH, LIGHT, SIZE, render
+from {{cookiecutter.__package_name}}.model import figures
 
-pytestmark = pytest.mark.slow
+ITEMS = 60
 
 
-@pytest.fixture(scope="module")
-def digits():
-    """The embedded digits by split: what training, validation and test see of them."""
-    train, val = split_validation(EmbeddedMNIST(train=True), TINY.data.validation_size)
-    return {"train": train, "val": val, "test": EmbeddedMNIST(train=False)}
+def outputs_of(decoder=False, classifier=False):
+    """Return what evaluation keeps of a network with these heads; the classifier is wrong about three items."""
+    random = np.random.default_rng(0)
+    label = np.arange(ITEMS) % 10
+    image = random.integers(0, 256, (ITEMS, 28, 28), dtype=np.uint8)
+    arrays = {"idx": np.arange(ITEMS), "label": label, "image": image}
+    arrays["latent"] = (np.eye(10)[label] + random.normal(0, 0.1, (ITEMS, 10))).astype(np.float32)
+    if decoder:
+        arrays["reconstruction"] = image // 2
+    if classifier:
+        answer = np.where(np.arange(ITEMS) < 3, (label + 1) % 10, label)
+        arrays["probability"] = np.eye(10, dtype=np.float32)[answer]
+    return arrays
 
 
-def column(rows, name):
-    return [float(row[name]) for row in rows if row[name]]
+def drawn(outputs):
+    """Return the pictures by name."""
+    return {drawing.name: drawing for drawing in figures.pictures(outputs)}
 
 
-def plain_loss(output, batch):
-    loss = torch.zeros(())
-    if "reconstruction" in output:
-        loss = loss + F.mse_loss(output["reconstruction"], batch["data"])
-    if "logits" in output:
-        loss = loss + F.cross_entropy(output["logits"], batch["label"])
-    return loss
-
-
-def plain_accuracy(output, batch):
-    return float((output["logits"].argmax(1) == batch["label"]).float().mean())
-
-
-def plain_figures(network, items):
-    """Return (loss, output) over all items of a dataset at once."""
-    batch = items.__getitems__(list(range(len(items))))
-    with torch.no_grad():
-        output = network(batch["data"])
-    return float(plain_loss(output, batch)), output, batch
-
-
-def plain_rate(step, training):
-    """Return the learning rate of a step, counted from 0: linear warm-up, then half a cosine."""
-    if step <= training.warmup_steps:
-        return training.lr * (step + 1) / (training.warmup_steps + 1)
-    way = (step - training.warmup_steps) / (training.max_steps - training.warmup_steps)
-    return training.min_lr + (training.lr - training.min_lr) * (1 + math.cos(math.pi * way)) / 2
-
-
-def plain_training(network, settings, items):
-    """Train as the textbook says, with no micro batches and no parts of ours; return the rows of a metrics.csv."""
-    training = settings.training
-    matrices = [weight for weight in network.parameters() if weight.dim() > 1]
-    others = [weight for weight in network.parameters() if weight.dim() == 1]
-    groups = [{"params": matrices, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8)
-    samples = resample(items, training.max_steps * training.global_batch_size, settings.seed, settings.data.resampling)
-    rows = []
-    for step in range(training.max_steps):
-        for group in optimizer.param_groups:
-            group["lr"] = plain_rate(step, training)
-        start = step * training.global_batch_size
-        batch = torch.utils.data.default_collate([samples[start + i] for i in range(training.global_batch_size)])
-        output = network(batch["data"])
-        loss = plain_loss(output, batch)
-        optimizer.zero_grad()
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), training.clip_grad)
-        optimizer.step()
-        row = {names.TRAIN_LOSS: float(loss.detach()), names.GRAD_NORM: float(norm)}
-        row[names.LEARNING_RATE] = plain_rate(step, training)
-        if "logits" in output:
-            row[names.TRAIN_ACCURACY] = plain_accuracy(output, batch)
-        rows.append(row)
-    return rows
+def answered(label, probability):
+    image = np.arange(len(label), dtype=np.uint8)[:, None, None] * np.ones((1, 4, 4), np.uint8)
+    latent = np.full((len(label), 2), np.nan)
+    return drawn({"label": label, "image": image, "latent": latent, "probability": probability})
 
 
 @pytest.mark.parametrize(
-    ("network", "micro_batch_size"),
-    [("autoencoder", 32), ("autoencoder", 16), ("autoencoder", 8), ("autoencoder_classifier", 8), ("classifier", 16)],
+    ("heads", "names"),
+    [
+        (["decoder"], ["reconstructions", "latent"]),
+        (["classifier"], ["latent", "confusion", "mistakes"]),
+        (["decoder", "classifier"], ["reconstructions", "latent", "confusion", "mistakes"]),
+    ],
+    ids=str,
 )
-def test_reported_figures_are_those_of_plain_torch(network, micro_batch_size, tiny, train, digits):
-    steps = {"max_steps": 8, "val_check_interval": 8, "micro_batch_size": micro_batch_size}
-    trained = train(tiny(network=network, training=steps))
-    plain = plain_network(trained.start)
-    expected = plain_training(plain, trained.settings, digits["train"])
-    for name in expected[0]:
-        values = [row[name] for row in expected]
-        assert column(trained.rows, name) == pytest.approx(values, rel=1e-5, abs=1e-5), name
-    for name, weight in plain.named_parameters():
-        # wider than for the figures: of a gradient near zero, Adam makes a step of up to lr, and so of its rounding too
-        torch.testing.assert_close(trained.end[name], weight.detach(), rtol=0, atol=5e-5)
-    loss, output, batch = plain_figures(plain_network(trained.end), digits["val"])
-    assert column(trained.rows, names.VAL_LOSS) == pytest.approx([loss], abs=1e-6)
-    if "logits" in output:
-        assert column(trained.rows, names.VAL_ACCURACY) == pytest.approx([plain_accuracy(output, batch)], abs=1e-6)
+def test_every_network_gets_its_pictures_and_all_can_be_drawn(heads, names):
+    found = drawn(outputs_of(**dict.fromkeys(heads, True)))
+    assert list(found) == names
+    for drawing in found.values():
+        assert drawing.caption.endswith(".") and "\n" not in drawing.caption
+        height, width = matplotlib.image.imread(io.BytesIO(render(drawing.draw).dark)).shape[:2]
+        np.testing.assert_allclose((width, height), np.array(SIZE) * DOTS_PER_INCH)
 
 
-def test_validation_is_the_plain_mean_over_all_items(pretrained, finetuned, digits):
-    assert len(digits["val"]) % TINY.training.global_batch_size != 0
-    loss, *_ = plain_figures(plain_network(pretrained.end), digits["val"])
-    assert column(pretrained.rows, names.VAL_LOSS)[-1] == pytest.approx(loss, abs=1e-6)
-    loss, *result = plain_figures(plain_network(finetuned.end), digits["val"])
-    assert column(finetuned.rows, names.VAL_LOSS)[-1] == pytest.approx(loss, abs=1e-6)
-    assert column(finetuned.rows, names.VAL_ACCURACY)[-1] == pytest.approx(plain_accuracy(*result), abs=1e-6)
+def test_accuracy_is_a_share():
+    assert figures.SHARES == ("accuracy",)
 
 
-@pytest.fixture(scope="module")
-def scored(finetuned, tmp_path_factory):
-    """A copy of the finetuned run after `evaluate` and `predict`, with four micro batches a step and an uneven tail."""
-    folder = tmp_path_factory.mktemp("scored") / "run"
-    shutil.copytree(finetuned.folder, folder)
-    assert step_of(best_checkpoint(folder / names.CHECKPOINTS_FOLDER)) == 20
-    batches = {"global_batch_size": 256, "micro_batch_size": 64}
-    settings = change(finetuned.settings, run_dir=str(folder), training=batches)
-    result = training.evaluate(settings)
-    assert training.predict(settings) == folder / names.PREDICTIONS_FILE
-    return folder, result
+def test_captions_say_how_many_and_how_well():
+    outputs = outputs_of(decoder=True, classifier=True)
+    found = drawn(outputs)
+    error = (((outputs["image"] - outputs["image"] // 2) / 255.0) ** 2).mean()
+    assert f"The mean over all 60 test digits is {error:.4f}." in found["reconstructions"].caption
+    assert "60 of 60 are drawn" in found["latent"].caption
+    assert "3 of 60 test digits are classified wrong" in found["confusion"].caption
 
 
-def test_test_figures_are_the_plain_means_over_all_items(scored, finetuned, digits):
-    folder, result = scored
-    loss, *rest = plain_figures(plain_network(finetuned.end), digits["test"])
-    expected = {names.TEST_LOSS: loss, names.TEST_ACCURACY: plain_accuracy(*rest), names.NUM_ITEMS: 10_000}
-    assert result == pytest.approx(expected, abs=1e-6)
-    assert json.loads((folder / names.EVALUATION_FILE).read_text()) == result
+def test_latents_that_are_not_finite_are_not_drawn():
+    outputs = outputs_of(decoder=True)
+    outputs["latent"][7, 0] = np.inf
+    assert list(drawn(outputs)) == ["reconstructions"]
 
 
-def test_the_saved_outputs_are_those_of_the_network_item_by_item(scored, finetuned, digits):
-    _, output, batch = plain_figures(plain_network(finetuned.end), digits["test"])
-    with np.load(scored[0] / names.OUTPUTS_FILE) as arrays:
-        assert set(arrays) == {names.IDX, names.LABEL, names.IMAGE, names.LATENT, names.PROBABILITY}
-        assert np.array_equal(arrays[names.IDX], np.arange(10_000))
-        assert np.array_equal(arrays[names.LABEL], batch["label"].numpy())
-        assert np.array_equal(arrays[names.IMAGE], digits["test"].data.numpy())
-        np.testing.assert_allclose(arrays[names.LATENT], output["latent"].numpy(), rtol=0, atol=1e-5)
-        probability = output["logits"].softmax(1).numpy()
-        np.testing.assert_allclose(arrays[names.PROBABILITY], probability, rtol=0, atol=1e-6)
+def test_the_worst_mistakes_come_first():
+    probability = np.array([[0.6, 0.4], [0.1, 0.9], [0.2, 0.8], [0.7, 0.3]])  # the last one is right
+    shown = answered(np.array([1, 0, 0, 0]), probability)["mistakes"].draw.keywords
+    assert shown["image"][:, 0, 0].tolist() == [1, 2, 0]
+    assert shown["caption"] == [("0 → 1", "90.0% sure"), ("0 → 1", "80.0% sure"), ("1 → 0", "60.0% sure")]
 
 
-def test_predictions_have_every_item_once_in_order_as_a_plain_forward_says(scored, finetuned, digits):
-    _, output, batch = plain_figures(plain_network(finetuned.end), digits["test"])
-    probability, guess = output["logits"].softmax(1).max(1)
-    with (scored[0] / names.PREDICTIONS_FILE).open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["idx", "label", "prediction", "probability"]
-    assert [int(row["idx"]) for row in rows] == list(range(10_000))
-    assert [int(row["label"]) for row in rows] == batch["label"].tolist()
-    assert [float(row["probability"]) for row in rows] == pytest.approx(probability.tolist(), abs=2e-6)
-    assert np.mean([int(row["prediction"]) == int(g) for row, g in zip(rows, guess, strict=True)]) > 0.9995  # ties
+def test_no_more_mistakes_are_shown_than_there_is_room_for():
+    shown = answered(np.zeros(300, int), np.tile([[0.1, 0.9]], (300, 1)))["mistakes"].draw.keywords
+    assert [len(shown[name]) for name in ("image", "caption")] == [24, 24]
 
 
-def test_a_prediction_that_is_no_number_is_told(finetuned, tmp_path, monkeypatch, capfd):
-    gather = training.gather_outputs
-
-    def spoilt(*arguments):
-        outputs = gather(*arguments)
-        outputs[names.PROBABILITY][3] = np.nan
-        return outputs
-
-    shutil.copytree(finetuned.folder, tmp_path / "run")
-    settings = change(finetuned.settings, run_dir=str(tmp_path / "run"), training={"global_batch_size": 512})
-    training.predict(settings)
-    assert "not finite" not in "".join(capfd.readouterr())
-    monkeypatch.setattr(training, "gather_outputs", spoilt)
-    training.predict(settings)
-    assert "warning: some predictions are not finite, first that of item 3\n" in "".join(capfd.readouterr())
+def test_a_perfect_classifier_has_no_mistakes():
+    found = answered(np.arange(3), np.eye(3))
+    assert list(found) == ["confusion"]
+    assert "0 of 3 test digits are classified wrong" in found["confusion"].caption
 
 
-def test_an_evaluated_autoencoder_saves_its_reconstructions(pretrained, digits, tmp_path):
-    shutil.copytree(pretrained.folder, tmp_path / "run")
-    batches = {"global_batch_size": 512}
-    result = training.evaluate(change(pretrained.settings, run_dir=str(tmp_path / "run"), training=batches))
-    loss, output, _ = plain_figures(plain_network(pretrained.end), digits["test"])
-    assert result == pytest.approx({names.TEST_LOSS: loss, names.NUM_ITEMS: 10_000}, abs=1e-6)
-    with np.load(tmp_path / "run" / names.OUTPUTS_FILE) as arrays:
-        assert names.PROBABILITY not in arrays
-        expected = output["reconstruction"].squeeze(1).clamp(0, 1).mul(255).round().numpy()
-        assert np.abs(arrays[names.RECONSTRUCTION].astype(float) - expected).max() <= 1
+def test_rows_of_the_confusion_matrix_are_the_true_classes():
+    found = answered(np.array([0, 0, 2]), np.eye(3)[[0, 1, 1]])
+    assert found["confusion"].draw.keywords["counts"].tolist() == [[1, 1, 0], [0, 0, 0], [0, 1, 0]]
 
 
-@pytest.mark.parametrize("kind", ["multi_epoch", "prng"])
-def test_bionemo_resamplers_train_as_plain_torch_does(kind, tiny, train, digits):
-    pytest.importorskip("bionemo.core")
-    trained = train(tiny(data={"resampling": kind}, training={"max_steps": 4, "val_check_interval": 4}))
-    expected = plain_training(plain_network(trained.start), trained.settings, digits["train"])
-    values = [row[names.TRAIN_LOSS] for row in expected]
-    assert column(trained.rows, names.TRAIN_LOSS) == pytest.approx(values, abs=1e-5)
+@pytest.mark.parametrize("items", [1, 24], ids=str)
+def test_few_and_many_mistakes_keep_their_size(items):
+    images, captions = np.zeros((items, 9, 7), np.uint8), [("1 → 2", "99% sure")] * items
+    picture = render(lambda theme: figures.mistakes(theme, images, captions))
+    inches = np.array(SIZE)[::-1]
+    shape = matplotlib.image.imread(io.BytesIO(picture.light)).shape[:2]
+    np.testing.assert_allclose(shape, inches * DOTS_PER_INCH)
+
+
+def test_typical_and_hardest_items_are_picked_by_their_error():
+    image = np.arange(0, 250, 50, dtype=np.uint8)[[3, 0, 4, 1, 2], None, None] * np.ones((1, 4, 4), np.uint8)
+    figure = figures.reconstructions(LIGHT, image, np.zeros_like(image), np.zeros(5, int))
+    shown = [[tick.get_text() for tick in axes.get_xticklabels()] for axes in figure.axes]
+    assert shown == [[f"{(100 / 255) ** 2:.3f}"], [f"{(200 / 255) ** 2:.3f}"]]

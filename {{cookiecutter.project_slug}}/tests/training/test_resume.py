@@ -2,39 +2,36 @@
 
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import in_ranks
 import kills
 import pytest
 import torch
-from conftest import ENVIRONMENT, PACKAGE, TINY, change, needs_sequence_for, read_rows
+from conftest import TINY, change, needs_sequence_for, read_rows
 
-from {{cookiecutter.__package_name}} import cli, config, names, training
-from {{cookiecutter.__package_name}}.data import datamodule
-from {{cookiecutter.__package_name}}.data.resampling import Section
-from {{cookiecutter.__package_name}}.errors import UserError
+from {{cookiecutter.__package_name}}.contracts import names
+from {{cookiecutter.__package_name}}.contracts.errors import UserError
+from {{cookiecutter.__package_name}}.contracts.view import Section
+from {{cookiecutter.__package_name}}.model.config import NETWORKS
+from {{cookiecutter.__package_name}}.model.settings import LAYOUTS
 from {{cookiecutter.__package_name}}.proof.differences import BOUNDS, compare
 from {{cookiecutter.__package_name}}.proof.ranks import RanksFailed, run_ranks
-from {{cookiecutter.__package_name}}.run_settings import save_settings
 from {{cookiecutter.__package_name}}.runtime.checkpoint import best_checkpoint, last_checkpoint
+from {{cookiecutter.__package_name}}.training import train as training
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 # Dropout, so that random numbers matter; validation and checkpoints every five steps, two micro batches a step.
 WITH_DROPOUT = change(
     TINY,
-    network=cli.LAYOUTS.network,
+    network=LAYOUTS.network,
     resume=True,
     model={"num_layers": 4, "hidden_dropout": 0.1},
     training={"val_check_interval": 5, "micro_batch_size": 8, "lr": 1e-3},
 )
 WITHOUT_DROPOUT = change(WITH_DROPOUT, model={"hidden_dropout": 0.0})
-LAYOUTS = {
+SPLITS = {
     "one process": {"devices": 1},
     "data 2": {"devices": 2},
     "sequence 2": {"devices": 2, "tensor": 2, "sequence": True},
@@ -45,7 +42,7 @@ LAYOUTS = {
 
 def settings_of(name, run, settings=WITH_DROPOUT, **changes):
     batch = {"global_batch_size": 24 * 2, "micro_batch_size": 8} if name == "data 3" else {}
-    settings = change(settings, run_dir=str(run), parallel=LAYOUTS[name], training=batch, **changes)
+    settings = change(settings, run_dir=str(run), parallel=SPLITS[name], training=batch, **changes)
     needs_sequence_for(settings)
     return settings
 
@@ -125,20 +122,26 @@ def test_a_run_that_was_moved_goes_on_as_if_it_had_not_been(stopped, whole, tmp_
     assert best == {path.name for path in (whole("one process") / names.CHECKPOINTS_FOLDER).glob("*val_loss*")}
 
 
-class Altered(Section):
-    """A dataset of which the first item has other content."""
+class Altered:
+    """A section of which the first item has other content: that of the second one."""
 
-    def __getitems__(self, indices):
-        batch = super().__getitems__(indices)
-        batch["data"][batch["idx"] == 0] = 1
-        return batch
+    def __init__(self, *section):
+        self.section = Section(*section)
+
+    def __len__(self):
+        return len(self.section)
+
+    def __getitem__(self, index):
+        return self.section[index or 1]
 
 
 @pytest.mark.parametrize(("other", "missing"), [(Section, 1), (Altered, 0)])
 def test_a_run_is_not_resumed_with_other_data(other, missing, stopped, monkeypatch):
     before = {path: path.read_bytes() for path in Path(stopped.run_dir).rglob("*") if path.is_file()}
-    data = datamodule.read(stopped.data, train=True)
-    monkeypatch.setattr(datamodule, "read", lambda settings, train: other(data, 0, len(data) - missing))
+    config = NETWORKS[stopped.network]
+    data, validation = config.read_training(stopped)
+    others = other(data, 0, len(data) - missing), validation
+    monkeypatch.setattr(config, "read_training", lambda settings: others)
     with pytest.raises(UserError, match="the training data are not those that the run began with"):
         training.train(stopped)
     assert {path: path.read_bytes() for path in Path(stopped.run_dir).rglob("*") if path.is_file()} == before
@@ -151,13 +154,15 @@ def test_a_run_whose_settings_are_lost_is_not_overwritten(stopped):
 
 
 def test_a_network_that_was_changed_meanwhile_is_refused_before_anything_is_written(stopped, monkeypatch):
-    class Grown(config.Stage):
+    config = NETWORKS[stopped.network]
+
+    class Grown(config.stage_class):
         def __init__(self, *arguments, **named):
             super().__init__(*arguments, **named)
             self.extra = torch.nn.Parameter(torch.ones(3))
 
     before = {path: path.read_bytes() for path in Path(stopped.run_dir).rglob("*") if path.is_file()}
-    monkeypatch.setattr(config, "Stage", Grown)
+    monkeypatch.setattr(config, "stage_class", Grown)
     with pytest.raises(UserError, match=r"step=7.* \(extra is missing\). The network was another when it"):
         training.train(stopped)
     assert {path: path.read_bytes() for path in Path(stopped.run_dir).rglob("*") if path.is_file()} == before
@@ -274,48 +279,3 @@ def test_a_last_row_that_a_crash_cut_off_is_written_anew(stopped, whole):
         file.write("8,0.1")
     in_layout(in_ranks.train, stopped)
     assert kills.equal(Path(stopped.run_dir), whole("one process"))
-
-
-# --- signals
-
-
-def signalled(number, run, devices, settings):
-    """Start the command, signal it after the third step, and return it when it has ended."""
-    save_settings(change(settings, run_dir=str(run), parallel={"devices": devices}), run.parent)
-    words = [sys.executable, "-m", PACKAGE, "pretrain", "--config", str(run.parent / names.SETTINGS_FILE)]
-    process = subprocess.Popen(
-        words, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while not (run / names.METRICS_FILE).exists() or len(read_rows(run)) < 3:
-            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-            time.sleep(0.02)
-        process.send_signal(number)
-        out, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    return subprocess.CompletedProcess(words, process.returncode, out, err)
-
-
-@pytest.mark.parametrize(("number", "devices"), [(signal.SIGTERM, 2), (signal.SIGINT, 1)])
-def test_a_signal_saves_the_step_and_ends_with_its_own_code(number, devices, tmp_path):
-    long = change(TINY, training={"max_steps": 5_000, "val_check_interval": 1_000, "log_every_n_steps": 1})
-    answer = signalled(number, tmp_path / "run", devices, long)
-    step = int(read_rows(tmp_path / "run")[-1][names.STEP])
-    assert answer.returncode == cli.STOPPED == 75, answer.stderr
-    start = "training steps 1 to 5000 in {} on cpu, validation every 1000 steps\n"
-    begins = start.format("1 process" if devices == 1 else f"{devices} processes")
-    assert answer.stderr == f"{begins}{number.name}: saving step {step}, then stopping\n"
-    resume = f"{cli.PROG} pretrain --run_dir {tmp_path / 'run'} --resume true"
-    assert answer.stdout == f"stopped after step {step} of 5000; go on with {resume}\n"
-    assert last_checkpoint(tmp_path / "run" / names.CHECKPOINTS_FOLDER).name == f"step={step}-last"
-
-
-def test_a_signal_before_the_first_step_leaves_nothing(tmp_path, monkeypatch):
-    def interrupted(settings):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(training, "train", interrupted)
-    assert cli.main(["pretrain", "--accelerator", "cpu", "--run_dir", str(tmp_path / "run")]) == cli.INTERRUPTED
-    assert not (tmp_path / "run").exists()

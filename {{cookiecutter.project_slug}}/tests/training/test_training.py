@@ -10,11 +10,15 @@ import torch
 from conftest import TINY, change, read_rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from {{cookiecutter.__package_name}} import logs, losses, names, training
-from {{cookiecutter.__package_name}}.cli import FINETUNE
-from {{cookiecutter.__package_name}}.errors import UserError
+from {{cookiecutter.__package_name}}.contracts import names
+from {{cookiecutter.__package_name}}.contracts.errors import UserError
+from {{cookiecutter.__package_name}}.contracts.loss import LossReduction
+from {{cookiecutter.__package_name}}.model.settings import FINETUNE
 from {{cookiecutter.__package_name}}.proof.ranks import run_ranks
-from {{cookiecutter.__package_name}}.run_settings import load_settings
+from {{cookiecutter.__package_name}}.results.evaluate import evaluate
+from {{cookiecutter.__package_name}}.training import logs
+from {{cookiecutter.__package_name}}.training import train as training
+from {{cookiecutter.__package_name}}.training.run_settings import load_settings
 
 pytestmark = pytest.mark.slow
 
@@ -51,8 +55,8 @@ def test_bar_and_tensorboard_show_each_figure_at_its_step(tiny, train, monkeypat
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     steps = {"max_steps": 4, "warmup_steps": 0, "val_check_interval": 2, "micro_batch_size": 8}
     trained = train(tiny(network=FINETUNE.network, training=steps))
-    losses = column(trained.rows, names.TRAIN_LOSS)
-    assert shown == {step: f"{names.TRAIN_LOSS} {loss:.4g}" for step, loss in enumerate(losses, start=1)}
+    losses = enumerate(column(trained.rows, names.TRAIN_LOSS), start=1)
+    assert shown == {step: f"{names.TRAIN_LOSS} {loss:.4g}" for step, loss in losses}
     board = EventAccumulator(str(trained.folder / names.TENSORBOARD_FOLDER)).Reload()
     for name in trained.rows[0].keys() - {names.STEP}:
         logged = [(int(row[names.STEP]), float(row[name])) for row in trained.rows if row[name]]
@@ -115,8 +119,9 @@ def test_a_run_is_not_overwritten(pretrained, train):
 
 
 def test_a_run_of_another_network_is_not_resumed(pretrained, train):
-    with pytest.raises(UserError, match=r"--model.latent_size 8, not 4, and keeps what it has"):
-        train(change(pretrained.settings, resume=True, model={"latent_size": 4}))
+    layers = TINY.model.num_layers
+    with pytest.raises(UserError, match=f"--model.num_layers {layers}, not {2 * layers}, and keeps what it has"):
+        train(change(pretrained.settings, resume=True, model={"num_layers": 2 * layers}))
 
 
 def test_a_run_folder_says_what_the_run_was(finetuned):
@@ -160,19 +165,18 @@ def test_a_training_that_diverges_ends_in_words(clip_grad, tiny, train):
 
 def test_an_evaluation_that_is_no_number_ends_in_words(tiny, train, pretrained, monkeypatch):
     """Or else the first of many validations that are no number would be the best one for ever."""
-    reduce = losses.ItemLossReduction.reduce
+    of_totals = LossReduction.of_totals
 
-    def spoilt(self, parts):
-        found = reduce(self, parts)
-        return found if torch.is_grad_enabled() else {**found, names.LOSS: found[names.LOSS] * float("nan")}
+    def spoilt(self, totals):
+        return of_totals(self, totals if torch.is_grad_enabled() else totals * float("nan"))
 
-    monkeypatch.setattr(losses.ItemLossReduction, "reduce", spoilt)
+    monkeypatch.setattr(LossReduction, "of_totals", spoilt)
     settings = tiny()
     with pytest.raises(UserError, match=r"val_loss of global batch 1 is nan: look for NaN in its items"):
         train(settings)
     assert not (Path(settings.run_dir) / names.CHECKPOINTS_FOLDER).exists()
     with pytest.raises(UserError, match="test_loss of global batch 1 is nan"):
-        training.evaluate(pretrained.settings)
+        evaluate(pretrained.settings)
 
 
 @pytest.mark.parametrize(

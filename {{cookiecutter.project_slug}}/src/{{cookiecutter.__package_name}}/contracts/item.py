@@ -111,8 +111,12 @@ def keys_of(item: type, sizes: Callable[[str], int | None]) -> dict[str, Key]:
     Raises:
         DataError: a key is not described, or names a setting that there is not.
     """
+    try:
+        hints = get_type_hints(item, localns={"Tensor": object}, include_extras=True)
+    except NameError as error:
+        raise DataError(f'model/item.py: {error}; say Annotated["Tensor", Key(dtype, shape)]') from error
     keys = {}
-    for name, hint in get_type_hints(item, localns={"Tensor": object}, include_extras=True).items():
+    for name, hint in hints.items():
         key = next((note for note in getattr(hint, "__metadata__", ()) if isinstance(note, Key)), None)
         if key is None:
             raise DataError(f'model/item.py: {item.__name__}.{name} must be Annotated["Tensor", Key(dtype, shape)]')

@@ -101,7 +101,7 @@ def confusion(theme: Theme, counts: Array) -> Figure:
     if len(counts) <= MOST_COUNTED:
         axes.set_xticks(labels, labels)
         axes.set_yticks(labels, labels)
-        size = min(8.5, 110 / len(counts))  # four digits fit into a cell
+        size = min(8.5, 110 / len(counts))  # numbers of four places fit into a cell
         for (row, column), count in np.ndenumerate(counts):
             colour = theme.paper if share[row, column] > 0.4 else theme.ink if count else theme.grid
             axes.text(column, row, str(count), ha="center", va="center", fontsize=size, color=colour)

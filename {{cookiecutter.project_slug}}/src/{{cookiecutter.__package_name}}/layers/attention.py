@@ -25,8 +25,9 @@ class Attention(MegatronModule):
         super().__init__(config)
         size = config.hidden_size
         self.head_size = size // config.num_attention_heads
+        # no bias: that of a key adds the same to all scores, so its gradient is rounding, which Adam blows up
         self.query_key_value = ColumnParallelLinear(
-            size, 3 * size, config=config, init_method=config.init_method, gather_output=False
+            size, 3 * size, config=config, init_method=config.init_method, bias=False, gather_output=False
         )
         self.join = RowParallelLinear(
             size,

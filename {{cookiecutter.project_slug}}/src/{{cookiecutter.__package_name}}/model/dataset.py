@@ -99,7 +99,65 @@ class MNISTCustom(MNIST):
         """`<root>/MNIST/processed`, which only old torchvisions wrote."""
         return str(Path(self.root) / "MNIST" / "processed")
 
-    def read_idx(path: Path, sha256: str, remedy: str) -> np.ndarray:
+    def download(self) -> None:
+        """Fetch whatever is missing; DataError if that fails."""
+        try:
+            super().download()
+        except (OSError, RuntimeError) as error:
+            reason = one_line(error)
+            raise DataError(
+                f"MNIST cannot be downloaded to {self.raw_folder}: check the network, or copy its four unpacked files "
+                f"there by hand ({reason})"
+            ) from error
+
+    def _read(self, name: str) -> np.ndarray:
+        return read_idx(Path(self.raw_folder) / f"{name}{self.suffix}", self.sha256[name], self.remedy)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return the digit at one position, `data` and `label` of `MnistItem`; IndexError if there is none."""
+        data = self.data[index].unsqueeze(0).to(torch.float32).div_(255)
+        return {"data": data, "label": self.targets[index].clone()}
+
+    def __getitems__(self, indices: list[int]) -> dict[str, Any]:
+        """Return B digits as one batch; IndexError if a position is not in 0 to len - 1."""
+        label = self.targets.index_select(0, torch.tensor(indices))  # it refuses negative positions
+        # NumPy, because torch wakes all threads for so little work: milliseconds on a machine with many cores
+        data = np.divide(self.data.numpy()[indices, np.newaxis], 255, dtype=np.float32)
+        return {"data": torch.from_numpy(data), "label": label}
+
+
+class EmbeddedMNIST(MNISTCustom):
+    """The sample inside this package: the first 10,000 training digits and all 10,000 test digits. No download."""
+
+    sha256: ClassVar[dict[str, str]] = {
+        **MNISTCustom.sha256,
+        "train-images-idx3-ubyte": "2889698e6bc3614913e76901316712919d1998fc2b44512451bfe65bc1e668b1",
+        "train-labels-idx1-ubyte": "651e38e2ac0632f5113ec18f1df4977117f953197819034009971a6675a0df78",
+    }
+    suffix = ".gz"
+    remedy = "restore it from git, or reinstall this package"
+
+    def __init__(self, train: bool = True) -> None:
+        """Load one split into memory.
+
+        Args:
+            train: The first 10,000 digits of the training file, else the whole test file (10,000).
+
+        Raises:
+            DataError: A file of the package is missing or damaged.
+        """
+        super().__init__(Path(__file__).parent, train=train)
+
+    @property
+    def raw_folder(self) -> str:
+        """The folder of the package that holds the sample."""
+        return str(Path(self.root) / "sample")
+
+    def download(self) -> None:
+        """Fetch nothing: everything is in the package."""
+
+
+def read_idx(path: Path, sha256: str, remedy: str) -> np.ndarray:
     """Read one IDX file (the format of MNIST's own files), unpacking it if its name ends in .gz.
 
     Args:

@@ -115,7 +115,7 @@ def _read(path: Path, reader: Callable[[Path], dict[str, Any]], mend: str) -> di
         return {}
     try:
         return reader(path)
-    except (OSError, EOFError, ValueError, KeyError, yaml.YAMLError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, TypeError, ValueError, KeyError, yaml.YAMLError, zipfile.BadZipFile) as error:
         raise ReportError(f"{path} cannot be used ({' '.join(str(error).split())}): {mend}") from error
 
 
@@ -142,7 +142,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
 def _read_evaluation(path: Path) -> dict[str, Any]:
     evaluation = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(evaluation, dict):
+    if not isinstance(evaluation, dict) or not isinstance(evaluation.get(names.COUNTS, {}), dict):
         raise ValueError("it is not a mapping of names to values")
     for name, value in evaluation.items():
         if name not in (names.COUNTS, names.COUNTED):

@@ -80,7 +80,7 @@ def _constant(value: Any) -> Any:
 
 
 def _functions(module: ModuleType) -> Iterator[FunctionType]:
-    """Yield every function that the module defines, in classes and behind decorators too."""
+    """Yield every function that the module defines, methods and decorated ones too."""
     own = [member for member in vars(module).values() if getattr(member, "__module__", None) == module.__name__]
     members = [*own, *(member for cls in own if inspect.isclass(cls) for member in vars(cls).values())]
     for member in members:

@@ -1,0 +1,1 @@
+"""Waves: docs/make-it-yours.md has a table of these files."""

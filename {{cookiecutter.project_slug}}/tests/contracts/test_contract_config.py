@@ -1,0 +1,107 @@
+"""Configs: what one must pair is looked at when a run starts, and what it lacks is one line."""
+
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import get_args, get_type_hints
+
+import pytest
+import torch
+from stand_ins import NumberConfig, NumberLoss
+
+from {{cookiecutter.__package_name}}.contracts.config import NetworkConfig, check_config
+from {{cookiecutter.__package_name}}.contracts.errors import UserError, need
+from {{cookiecutter.__package_name}}.contracts.item import Item
+from {{cookiecutter.__package_name}}.contracts.loss import LossReduction
+from {{cookiecutter.__package_name}}.contracts.settings import ModelSettings
+from {{cookiecutter.__package_name}}.contracts.stage import PipelineStage
+from {{cookiecutter.__package_name}}.model.config import NETWORKS
+from {{cookiecutter.__package_name}}.model.settings import FINETUNE, LAYOUTS, Settings
+from {{cookiecutter.__package_name}}.training.train import make_module
+
+UNCHECKED = NetworkConfig.read_training
+
+
+class Nameless(NumberLoss):
+    names = ("error",)
+
+
+def test_a_config_that_pairs_all_is_found_under_its_name():
+    assert check_config("numbers", {"others": NetworkConfig, "numbers": NumberConfig}) is NumberConfig
+    loss = NumberConfig().get_loss_reduction_class()
+    assert issubclass(loss, LossReduction) and loss is NumberConfig.loss_reduction_class
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"item_class": None}, "NumberConfig.item_class must be a subclass of Item, and is None"),
+        ({"item_class": PipelineStage}, "NumberConfig.item_class must be a subclass of Item, and is <class"),
+        ({"stage_class": Item}, "NumberConfig.stage_class must be a subclass of PipelineStage, and is <class"),
+        ({"loss_reduction_class": NumberLoss()}, "NumberConfig.loss_reduction_class must be a subclass of LossReduct"),
+        ({"read_training": UNCHECKED}, "NumberConfig lacks read_training: say how its data are read"),
+        ({"read_test": NetworkConfig.read_test}, "NumberConfig lacks read_test: say how its data are read"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
+)
+def test_a_config_that_lacks_a_part_is_told(change, line, monkeypatch):
+    for name, value in change.items():
+        monkeypatch.setattr(NumberConfig, name, value)
+    with pytest.raises(UserError) as caught:
+        check_config("numbers", {"numbers": NumberConfig})
+    assert str(caught.value).startswith(f"model/config.py: {line}")
+
+
+def test_a_loss_that_is_not_called_so_is_told(monkeypatch):
+    monkeypatch.setattr(NumberConfig, "loss_reduction_class", Nameless)
+    with pytest.raises(UserError) as caught:
+        check_config("numbers", {"numbers": NumberConfig})
+    words = "Nameless.names is ('error',): begin with loss, which is minimised"
+    assert str(caught.value) == f"model/losses.py: {words}"
+
+
+def test_a_network_that_is_not_registered_is_told():
+    with pytest.raises(UserError) as caught:
+        check_config("mixer", {"numbers": NumberConfig, "others": NumberConfig})
+    assert str(caught.value) == "NETWORKS in model/config.py has no mixer, only numbers, others: add it there"
+
+
+def test_your_networks_are_registered_and_pair_all():
+    for name in NETWORKS:
+        assert check_config(name, NETWORKS) is NETWORKS[name]
+    assert {Settings().network, FINETUNE.network, LAYOUTS.network} <= set(NETWORKS)
+    choices = get_args(get_type_hints(Settings)["network"])
+    assert set(choices) in (set(), set(NETWORKS))
+
+
+@dataclass(frozen=True)
+class Unheard(ModelSettings):
+    sequence_length: int = 1
+    unheard: int = 1
+    never: int = 1
+
+
+def test_a_size_that_is_no_field_of_the_config_is_told():
+    network = Settings().network
+    with pytest.raises(UserError) as caught:
+        make_module(replace(Settings(), model=Unheard()), start_weights=None)
+    line = f"model/config.py: {NETWORKS[network].__name__} has no field never, unheard: add it there"
+    assert str(caught.value) == line
+
+
+def test_what_a_file_of_the_model_lacks_is_told():
+    file = SimpleNamespace(__name__="some_package.model.figures", SHARES=())
+    need(file, "SHARES")
+    with pytest.raises(UserError) as caught:
+        need(file, "SHARES", "pictures", "captions")
+    words = "lacks pictures, captions: the table in model/__init__.py says where to read of it"
+    assert str(caught.value) == f"model/figures.py {words}"
+
+
+def test_a_config_may_keep_and_predict_nothing():
+    assert NumberConfig.keep({"answer": torch.zeros(2)}, {"idx": torch.arange(2)}) == {}
+    assert NumberConfig.predictions({}) == {}
+
+
+def test_what_settings_do_not_name_is_not_dropped():
+    config = NumberConfig()
+    assert (config.hidden_dropout, config.attention_dropout) == (0, 0)  # 0.1 in Megatron

@@ -1,0 +1,179 @@
+"""Start weights: drawn from a seed for each part, or loaded whole from a checkpoint, or refused by name."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY
+from megatron.core import dist_checkpointing
+from stand_ins import NumberConfig, NumberStage
+from torch import nn
+
+from {{cookiecutter.__package_name}}.contracts.start import (
+    StartWeightsError,
+    load_start_weights,
+    start_weights,
+)
+from {{cookiecutter.__package_name}}.model.settings import FINETUNE
+
+
+def weights_of(stage):
+    return {name: weight.detach().clone() for name, weight in stage.named_parameters()}
+
+
+@pytest.fixture
+def checkpoint(megatron, tmp_path):
+    """A checkpoint of the network with weights of its own, and these weights."""
+    stage = NumberConfig(init_seed=7).configure_model()
+    with torch.no_grad():
+        for weight in stage.parameters():
+            weight += 1
+    (tmp_path / "weights").mkdir()
+    dist_checkpointing.save(stage.sharded_state_dict(prefix="module."), str(tmp_path / "weights"))
+    return tmp_path / "weights", weights_of(stage)
+
+
+def build(checkpoint, new_heads=(), **sizes):
+    return NumberConfig(start_weights_dir=str(checkpoint[0]), new_heads=new_heads, **sizes).configure_model()
+
+
+def refusal(*arguments, **sizes):
+    with pytest.raises(StartWeightsError) as caught:
+        build(*arguments, **sizes)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# Drawn
+
+
+def test_start_weights_of_a_part_depend_on_its_name_and_the_seed_and_on_nothing_else():
+    def drawn(part, **seed):
+        with start_weights(NumberConfig(**seed), part):
+            return torch.rand(3).tolist()
+
+    first = drawn("body")
+    torch.rand(5)
+    assert drawn("body") == first
+    assert drawn("head") != first and drawn("body", init_seed=2) != first
+
+
+def test_drawing_start_weights_leaves_the_random_numbers_of_the_run_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    with start_weights(NumberConfig(), "body"):
+        torch.rand(7)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_part_that_draws_outside_of_it_is_refused(megatron, monkeypatch):
+    class Careless(NumberStage):
+        def __init__(self, *arguments, **settings):
+            super().__init__(*arguments, **settings)
+            self.tail = nn.Linear(2, 2)
+
+    monkeypatch.setattr(NumberConfig, "stage_class", Careless)
+    with pytest.raises(
+        StartWeightsError, match=r"outside of `start_weights`.*build each part of model/network\.py insi"
+    ):
+        NumberConfig().configure_model()
+
+
+# Loaded
+
+
+def test_without_new_heads_every_weight_is_loaded(checkpoint):
+    for new_heads in ((), None):
+        loaded = weights_of(build(checkpoint, new_heads))
+        assert loaded.keys() == checkpoint[1].keys()
+        assert all(torch.equal(loaded[name], checkpoint[1][name]) for name in loaded)
+
+
+def test_new_heads_keep_their_random_weights_and_may_have_other_sizes(checkpoint):
+    loaded, fresh = (
+        weights_of(build(checkpoint, ("head",), answers=5)),
+        weights_of(NumberConfig(answers=5).configure_model()),
+    )
+    for name in loaded:
+        expected = fresh if name.startswith("head.") else checkpoint[1]
+        assert torch.equal(loaded[name], expected[name]), name
+    assert not torch.equal(fresh["body.weight"], checkpoint[1]["body.weight"])
+
+
+def test_a_stage_without_heads_loads_what_it_has(checkpoint):
+    stage = NumberStage(NumberConfig(), post_process=False)
+    load_start_weights(stage, checkpoint[0], ("head",))
+    loaded = weights_of(stage)
+    assert loaded.keys() == {"body.weight", "body.bias"}
+    assert all(torch.equal(loaded[name], checkpoint[1][name]) for name in loaded)
+
+
+def test_a_prefix_that_names_nothing_is_refused_with_the_parts_that_there_are(checkpoint):
+    told = refusal(checkpoint, ("head", "tail"))
+    assert told == "--new_heads tail: the network has no such part; its parts are body, head, head_norm."
+
+
+@pytest.mark.parametrize("prefix", ["hea", "head.wei", "head."])
+def test_a_prefix_ends_at_a_dot(prefix, checkpoint):
+    assert f"--new_heads {prefix}: the network has no such part" in refusal(checkpoint, (prefix,))
+
+
+def test_a_new_head_does_not_excuse_another_part_not_even_one_whose_name_begins_so(checkpoint):
+    told = refusal(checkpoint, ("head.weight",), answers=5)
+    assert "(head.bias is (3,), not (5,))" in told and "(now: head.weight)" in told
+    told = refusal(checkpoint, ("head",), hidden_size=6)
+    assert "head_norm.weight is (4,), not (6,)" in told and "head.weight" not in told
+
+
+def test_weights_that_do_not_fit_are_listed_with_both_shapes_and_the_mend(checkpoint):
+    told = refusal(checkpoint, answers=5)
+    assert told.startswith(
+        f"{checkpoint[0]} does not fit this network (head.weight is (3, 4), not (5, 4); head.bias is"
+    )
+    assert told.endswith(
+        ". Use the model sizes of that run, or name the parts that may start anew with --new_heads (now: none)."
+    )
+
+
+@dataclass
+class MoreConfig(NumberConfig):
+    more: int = 1
+
+
+def test_weights_that_are_missing_are_listed_but_no_more_than_can_be_read(checkpoint, monkeypatch):
+    class Grown(NumberStage):
+        def __init__(self, config, *arguments, **settings):
+            super().__init__(config, *arguments, **settings)
+            for number in range(config.more):
+                with start_weights(config, f"more {number}"):
+                    self.add_module(f"more_{number}", nn.Linear(2, 2))
+
+    monkeypatch.setattr(MoreConfig, "stage_class", Grown)
+    where = {"start_weights_dir": str(checkpoint[0]), "new_heads": None}
+    with pytest.raises(StartWeightsError) as caught:
+        MoreConfig(**where).configure_model()
+    assert "(more_0.weight is missing; more_0.bias is missing). The network was another when it was tra" in str(
+        caught.value
+    )
+    with pytest.raises(StartWeightsError, match=r"more_2\.weight is missing; and 3 more\)"):
+        MoreConfig(**where, more=4).configure_model()
+
+
+# Of a run
+
+
+@pytest.mark.slow
+def test_finetuning_starts_from_all_weights_but_those_of_the_new_heads(pretrained, finetuned):
+    prefixes = tuple(f"{head}." for head in FINETUNE.new_heads)
+    old = [name for name in finetuned.start if not f"{name}.".startswith(prefixes)]
+    assert old and all(torch.equal(finetuned.start[name], pretrained.end[name]) for name in old)
+
+
+@pytest.mark.slow
+def test_a_start_that_fails_leaves_no_folder(tiny, train, pretrained):
+    settings = tiny(from_run=pretrained.settings.run_dir, model={"num_layers": 2 * TINY.model.num_layers})
+    with pytest.raises(StartWeightsError, match="is missing"):
+        train(settings)
+    assert not Path(settings.run_dir).exists()

@@ -1,0 +1,63 @@
+"""ranks.py: the processes of a short run answer, fail together and leave nothing behind."""
+
+import os
+import sys
+import time
+
+import pytest
+import torch
+
+from {{cookiecutter.__package_name}}.contracts.errors import UserError
+from {{cookiecutter.__package_name}}.proof.ranks import RanksFailed, _context, run_ranks
+
+pytestmark = pytest.mark.slow
+
+
+def sleep_for_ever():
+    time.sleep(600)
+
+
+def answer_at_length():
+    return "word " * 100_000
+
+
+def fail_on_the_second():
+    if os.environ["LOCAL_RANK"] == "1":
+        raise ValueError("no such luck")
+    sleep_for_ever()
+
+
+def test_ranks_answer_at_any_length(tmp_path):
+    assert run_ranks(answer_at_length, processes=2, logs=tmp_path, limit=60) == ["word " * 100_000] * 2
+
+
+def test_ranks_fail_together_and_say_why(tmp_path):
+    with pytest.raises(RanksFailed, match=r"(?s)rank 1 ended with exit code 1; the end of .*ValueError: no such luck"):
+        run_ranks(fail_on_the_second, processes=2, logs=tmp_path)
+
+
+def fail_in_words():
+    raise UserError("it cannot be, because it may not be")
+
+
+def test_a_rank_that_fails_for_the_user_to_mend_it_says_only_that(tmp_path):
+    with pytest.raises(RanksFailed, match=r"rank 0 ended with exit code 1; the end of .*:\nit cannot be, because"):
+        run_ranks(fail_in_words, processes=1, logs=tmp_path)
+
+
+def test_a_rank_that_cannot_even_begin_is_named(tmp_path, monkeypatch):
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "__spec__", None)
+    monkeypatch.setattr(main, "__file__", str(tmp_path / "gone.py"))  # which every rank reads first
+    with pytest.raises(RanksFailed, match=r"rank 0 ended with exit code 1; the end of .*rank0\.log"):
+        run_ranks(fail_in_words, processes=1, logs=tmp_path)
+
+
+def test_ranks_that_use_cuda_are_forked_where_that_is_possible():
+    assert _context("cpu").get_start_method() == "forkserver"
+    assert _context("gpu").get_start_method() == ("forkserver" if torch.cuda.device_count() else "spawn")
+
+
+def test_ranks_have_a_limit(tmp_path):
+    with pytest.raises(RanksFailed, match="rank 0, rank 1 not done after 1 s"):
+        run_ranks(sleep_for_ever, processes=2, logs=tmp_path, limit=1)

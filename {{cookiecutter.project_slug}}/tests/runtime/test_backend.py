@@ -1,0 +1,106 @@
+"""backend.py: the device, and what is made ready before a run and cleaned up behind it; and the canaries of that."""
+
+import contextlib
+import gc
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from canaries import fails_without, mended, seen_in_a_fresh_process, train_shortly
+
+from {{cookiecutter.__package_name}}.contracts.errors import UserError
+from {{cookiecutter.__package_name}}.runtime import backend
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "gpus", "chosen"),
+    [("auto", 0, "cpu"), ("auto", 2, "gpu"), ("cpu", 2, "cpu"), ("gpu", 2, "gpu")],
+)
+def test_device_is_chosen(accelerator: str, gpus: int, chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert backend.choose(accelerator, devices=2) == chosen
+
+
+def test_missing_gpu_is_the_users_to_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with (
+        pytest.raises(UserError, match="--accelerator gpu: PyTorch sees no GPU on this machine"),
+        backend.prepared("gpu", 1),
+    ):
+        pytest.fail("nothing may run")
+
+
+@pytest.mark.parametrize("started_by", [None, "NODE_RANK", "GROUP_RANK", "SLURM_NTASKS"])
+def test_a_machine_does_not_wait_for_others_that_nobody_started(
+    started_by: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NODE_RANK", "GROUP_RANK", "SLURM_NTASKS"):
+        monkeypatch.delenv(name, raising=False)
+    alone = pytest.raises(UserError, match="num_nodes 2: nothing says which")
+    if started_by:
+        monkeypatch.setenv(started_by, "0")
+    with contextlib.nullcontext() if started_by else alone, backend.prepared("cpu", 1, num_nodes=2):
+        pass
+
+
+def test_runs_send_no_telemetry() -> None:
+    from nemo.lightning.callback_group import CallbackGroup
+
+    CallbackGroup.get_instance().register(object())
+    with backend.prepared("cpu", 1):
+        assert not CallbackGroup.get_instance().callbacks
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_rank_that_fails_leaves_without_waiting_for_the_others(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    hook = sys.excepthook
+    ways = {"destroy_process_group": torch.distributed, "_abort_process_group": torch.distributed.distributed_c10d}
+    left = []
+    for name, module in ways.items():
+        way = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda name=name, way=way: (left.append(name), way()))
+    with pytest.raises(UserError) if fails else contextlib.nullcontext(), backend.prepared("cpu", 1):
+        torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+        if fails:
+            raise UserError("no such luck")
+    assert left == ["_abort_process_group" if fails else "destroy_process_group"]
+    assert not torch.distributed.is_initialized() and sys.excepthook is hook
+
+
+# --- canaries
+
+
+@pytest.mark.slow
+def test_canary_telemetry_breaks_runs_under_torchrun() -> None:
+    failure = seen_in_a_fresh_process()["with telemetry"]
+    if failure is None:
+        mended("CallbackGroup in backend.prepared")
+    assert failure.startswith("OneLoggerError: Training telemetry config must be set")
+
+
+@pytest.mark.slow
+def test_canary_run_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from megatron.core import parallel_state
+
+    forget = backend._forget_the_run
+    monkeypatch.setattr(backend, "_forget_the_run", lambda leave_groups: None)
+    try:
+        train_shortly(tmp_path)
+        with fails_without("backend._forget_the_run", AssertionError, "^$"):
+            train_shortly(tmp_path, training={"global_batch_size": 64})
+    finally:
+        forget(torch.distributed.destroy_process_group)
+    monkeypatch.setattr(backend, "_forget_the_run", forget)
+    train_shortly(tmp_path, training={"global_batch_size": 64})
+    assert not parallel_state.model_parallel_is_initialized() and not torch.distributed.is_initialized()
+
+
+@pytest.mark.slow
+def test_canary_megatron_collects_garbage_in_each_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen: list[int] = []
+    monkeypatch.setattr(gc, "collect", lambda *_: frozen.append(gc.get_freeze_count()))
+    train_shortly(tmp_path)
+    if not frozen:
+        mended("gc.freeze and gc.unfreeze in backend.prepared")
+    assert min(frozen) > 100_000 and gc.get_freeze_count() == 0

@@ -1,0 +1,58 @@
+"""failures.py: a mistake is told once, by the rank that finds it."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import PACKAGE, TINY, change
+
+from {{cookiecutter.__package_name}}.contracts.names import SETTINGS_FILE
+from {{cookiecutter.__package_name}}.training.run_settings import save_settings
+
+FAILS = """
+import sys
+from {package}.runtime import noise
+noise.quiet()
+from {package} import cli
+from {package}.contracts.errors import UserError
+from {package}.training import train
+
+class Failing(train.Progress):
+    def on_train_batch_end(self, trainer, *arguments):
+        if trainer.global_rank == {rank}:
+            raise {error}("no such luck")
+
+train.Progress = Failing
+sys.exit(cli.main())
+"""
+
+
+@pytest.fixture
+def fail(command: Callable, tmp_path: Path) -> Callable:
+    """Train in two processes, of which one fails after its first step."""
+
+    def run(rank: int, error: str) -> subprocess.CompletedProcess:
+        script = tmp_path / "train.py"
+        script.write_text(FAILS.format(package=PACKAGE, rank=rank, error=error))
+        save_settings(change(TINY, run_dir=str(tmp_path / "run"), parallel={"devices": 2}), tmp_path)
+        return command("pretrain", "--config", str(tmp_path / SETTINGS_FILE), script=script)
+
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_mistake_that_one_rank_finds_is_told_once_and_in_words(rank: int, fail: Callable) -> None:
+    answer = fail(rank, "UserError")
+    assert answer.returncode == 2
+    begins, *others = answer.stderr.splitlines()
+    assert begins.startswith("training steps 1 to ")
+    assert others == [f"error on rank {rank}: no such luck"]
+
+
+@pytest.mark.slow
+def test_a_defect_of_one_rank_keeps_its_traceback(fail: Callable) -> None:
+    answer = fail(1, "ValueError")
+    assert answer.returncode != 0
+    assert "ValueError: no such luck" in answer.stderr

@@ -1,0 +1,35 @@
+"""strategy.py: every pipeline stage knows the metrics, which only the last one computes."""
+
+from typing import Any
+
+import pytest
+import torch
+from megatron.core import parallel_state
+
+from {{cookiecutter.__package_name}}.contracts.loss import LossReduction
+from {{cookiecutter.__package_name}}.runtime.strategy import Strategy
+
+
+class TwoFigures(LossReduction):
+    names = ("loss", "other")
+
+
+@pytest.mark.parametrize("is_last", [True, False])
+def test_metrics_travel_from_the_last_stage_to_all(is_last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel_state, "get_pipeline_model_parallel_world_size", lambda: 2)
+    monkeypatch.setattr(parallel_state, "get_pipeline_model_parallel_last_rank", lambda: 7)
+    monkeypatch.setattr(parallel_state, "get_pipeline_model_parallel_group", lambda: "stages")
+    totals, nothing = torch.tensor([[6.0, 4.0], [1.0, 2.0]], dtype=torch.float64), torch.tensor(0.0)
+    sent = []
+
+    def broadcast(values: torch.Tensor, source: int, group: object) -> None:
+        sent.append((values.tolist(), source, group))
+        values.copy_(totals)
+
+    monkeypatch.setattr(torch.distributed, "broadcast", broadcast)
+    monkeypatch.setattr(Strategy, "root_device", torch.device("cpu"))
+    strategy: Any = Strategy.__new__(Strategy)
+    strategy._lightning_module = type("Module", (), {"loss_reduction": TwoFigures()})()
+    found = strategy._from_last_stage(TwoFigures().of_totals(totals.clone()) if is_last else nothing)
+    assert torch.equal(found["totals"], totals) and found["loss"] == 1.5
+    assert sent == [(totals.tolist() if is_last else [[0.0, 0.0], [0.0, 0.0]], 7, "stages")]

@@ -1,0 +1,88 @@
+"""The settings of a run that exists: a file gives back what was saved, and a resume keeps what makes the run."""
+
+import pytest
+from conftest import change
+
+from {{cookiecutter.__package_name}}.contracts.errors import UserError
+from {{cookiecutter.__package_name}}.contracts.names import SETTINGS_FILE
+from {{cookiecutter.__package_name}}.model.settings import Settings
+from {{cookiecutter.__package_name}}.training.run_settings import (
+    check_same_run,
+    check_same_sizes,
+    load_settings,
+    save_settings,
+)
+
+
+def test_saved_settings_come_back_equal(tmp_path):
+    settings = change(
+        Settings(),
+        run_dir="elsewhere",
+        from_run="start",
+        new_heads=("one", "two.three"),
+        data={"num_workers": 2},
+        model={"hidden_dropout": 0.1},
+        training={"lr": 3e-7, "min_lr": 1e-7, "micro_batch_size": 64, "precision": "bf16"},
+        parallel={"devices": 4, "tensor": 2, "sequence": True},
+    )
+    save_settings(settings, tmp_path)
+    assert load_settings(tmp_path) == settings
+
+
+def test_a_folder_without_a_run_is_named(tmp_path):
+    with pytest.raises(UserError, match="holds no run") as caught:
+        load_settings(tmp_path / "nowhere")
+    assert str(tmp_path / "nowhere") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("sede: 3", "there is no setting sede"),
+        ("data:\n  num_wokers: 2", "there is no setting num_wokers"),
+        ("a: [1", "while parsing"),
+        ("", "got None"),
+        ("just words", "got 'just words'"),
+        ("data: all", "got 'all'"),
+    ],
+)
+def test_settings_that_cannot_be_read_are_one_line_with_file_and_reason(tmp_path, text, reason):
+    (tmp_path / SETTINGS_FILE).write_text(text)
+    with pytest.raises(UserError, match=reason) as caught:
+        load_settings(tmp_path)
+    assert str(tmp_path / SETTINGS_FILE) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+SAVED = change(
+    Settings(), seed=1234, data={"resampling": "epochs"}, model={"num_layers": 4}, training={"lr": 0.002, "min_lr": 0.0}
+)
+
+
+@pytest.mark.parametrize(
+    ("told", "other"),
+    [
+        ("--model.num_layers 4, not 5, and keeps", {"model": {"num_layers": 5}}),
+        (f"--network {SAVED.network}, not another", {"network": "another"}),
+        ("--seed 1234, not 7", {"seed": 7}),
+        ("--from_run None, not elsewhere", {"from_run": "elsewhere"}),
+        ("--training.lr 0.002, not 0.5", {"training": {"lr": 0.5}}),
+        ("--data.resampling epochs, not prng", {"data": {"resampling": "prng"}}),
+        ("--seed 1234, not 7; --training.lr 0.002, not 0.5, and keeps", {"seed": 7, "training": {"lr": 0.5}}),
+    ],
+)
+def test_a_run_is_not_resumed_with_what_would_make_it_another_or_be_ignored(told, other):
+    with pytest.raises(UserError) as caught:
+        check_same_run(change(SAVED, **other), SAVED)
+    assert told in str(caught.value)
+
+
+def test_a_run_is_resumed_with_other_steps_and_layout():
+    other = {"parallel": {"devices": 2}, "training": {"max_steps": 2_000}, "data": {"num_workers": 2}}
+    check_same_run(change(SAVED, resume=True, **other), SAVED)
+
+
+def test_a_trained_network_keeps_its_sizes():
+    check_same_sizes(change(SAVED, data={"num_workers": 2}), SAVED)
+    with pytest.raises(UserError, match=f"the network in {SAVED.run_dir} has the sizes .*: leave out --model"):
+        check_same_sizes(change(SAVED, model={"num_layers": 5}), SAVED)
