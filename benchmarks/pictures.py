@@ -54,5 +54,5 @@ def plot_growth(rows: list[dict[str, Any]], machine: str, path: Path) -> None:
         axis.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
     axes[0].set_ylabel("milliseconds a step")
     figure.suptitle(machine, fontsize=9)
-    with module("files").write_whole(path, "wb") as file:
+    with module("contracts.files").write_whole(path, "wb") as file:
         figure.savefig(file, dpi=120, format="png")

@@ -180,7 +180,7 @@ def _mixed_precision(original: Any, precision: str, **kwargs: Any) -> Any:
 
 def _forget_the_position() -> None:
     """Start the data anew on resume."""
-    DataModule.load_state_dict = lambda self, state: None  # type: ignore[method-assign]
+    DataModule.load_state_dict = lambda self, state: setattr(self, "is_resumed", True)  # type: ignore[method-assign]
 
 
 def _forget_the_random_numbers() -> None:
@@ -248,7 +248,7 @@ BREAK: dict[str, Callable[[], None]] = {
     "mean of means": _average_the_means,
     "loss of one rank": _report_one_rank_only,
     "bias on every rank": _add_the_bias_on_every_rank,
-    "parts not summed": _forget_that_some_layers_see_a_part,
+    "norms not summed": _forget_that_some_layers_see_a_part,
     "start weights in turn": _draw_start_weights_in_turn,
     "exchange in batches": _exchange_in_batches,
     "fp32": _compute_in_fp32,

@@ -91,9 +91,12 @@ def finetune(argv: list[str]) -> int:
             return _train("finetune", argv, model.FINETUNE)
         raise UserError("finetune needs --from RUN, the folder of the run whose weights it starts from")
     start = load_settings(Path(given.from_run))
-    return _train(
-        "finetune", argv, replace(model.FINETUNE, **{name: getattr(start, name) for name in model.FROM_START})
-    )
+    if unknown := set(model.FROM_START) - {"model", "data", "seed"}:
+        raise UserError(
+            f'model/settings.py: FROM_START names {", ".join(unknown)}; there are "model", "data" and "seed"'
+        )
+    taken = {name: getattr(start, name) for name in model.FROM_START}
+    return _train("finetune", argv, replace(model.FINETUNE, **taken))
 
 
 def evaluate(argv: list[str]) -> int:

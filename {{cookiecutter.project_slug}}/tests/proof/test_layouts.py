@@ -85,10 +85,10 @@ def test_what_breaks_a_layout_is_noticed(broken, name, reference, tmp_path):
 
 
 def test_layers_of_torchs_own_train_the_same_if_they_are_marked(tmp_path):
-    reference = train(REFERENCE, tmp_path / "one" / "run", "layers of torch")
-    found = compare(train(layout("sequence 2"), tmp_path / "two" / "run", "layers of torch"), reference)
+    reference = train(layout("pipeline 2 x 2"), tmp_path / "one" / "run", "layers of torch")
+    found = compare(train(layout("all at once"), tmp_path / "two" / "run", "layers of torch"), reference)
     assert found.within(BOUNDS["fp32"]), found
-    found = compare(train(layout("sequence 2"), tmp_path / "three" / "run", "layers of torch, unmarked"), reference)
+    found = compare(train(layout("all at once"), tmp_path / "three" / "run", "layers of torch, unmarked"), reference)
     assert not found.within(BOUNDS["fp32"], times=10), found
 
 

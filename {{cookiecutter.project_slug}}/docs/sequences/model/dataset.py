@@ -46,10 +46,10 @@ def read_test(settings: Settings) -> Dataset:
 
 
 def made_up(size: int, seed: int) -> list[str]:
-    """Return proteins of sixteen families: the 32 letters of a family, a tenth of them changed, cut off somewhere."""
-    families = np.random.default_rng(0).integers(0, 20, (16, 32))
+    """Return proteins of eight families: the 32 letters of a family, a tenth of them changed, cut off somewhere."""
+    families = np.random.default_rng(0).integers(0, 20, (8, 32))
     random = np.random.default_rng(seed)
-    letters = families[random.integers(0, 16, size)]
+    letters = families[random.integers(0, 8, size)]
     letters = np.where(random.random(letters.shape) < 0.1, random.integers(0, 20, letters.shape), letters)
     lengths = random.integers(12, 33, size)
     return ["".join(TOKENS[k] for k in row[:length]) for row, length in zip(letters, lengths, strict=True)]

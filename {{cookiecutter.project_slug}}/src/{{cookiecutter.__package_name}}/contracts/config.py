@@ -140,6 +140,8 @@ def check_config(name: str, networks: dict[str, type[NetworkConfig]]) -> type[Ne
     if name not in networks:
         raise UserError(f"NETWORKS in model/config.py has no {name}, only {', '.join(networks)}: add it there")
     config = networks[name]
+    if not (isinstance(config, type) and issubclass(config, NetworkConfig)):
+        raise UserError(f"model/config.py: NETWORKS has {config} for {name}, and not a subclass of NetworkConfig")
     for part, base in {"item_class": dict, "stage_class": PipelineStage, "loss_reduction_class": LossReduction}.items():
         found = getattr(config, part, None)
         if not (isinstance(found, type) and issubclass(found, base)):

@@ -59,7 +59,10 @@ def predict(settings: Settings) -> list[Path]:
     run = Path(settings.run_dir)
     with with_best_weights(settings) as (trainer, module, data):
         outputs = gather_outputs(trainer, module, data)
-        predicted = module.config.predictions(outputs)
+        try:
+            predicted = module.config.predictions(outputs)
+        except KeyError as error:
+            raise UserError(f"model/results.py: predictions wants {error}; keep gives {', '.join(outputs)}") from error
         if not predicted:
             raise UserError(f"the network of {run}, {settings.network}, predicts nothing for an item: give another run")
         _check_rows(predicted, len(data.test))
@@ -67,6 +70,7 @@ def predict(settings: Settings) -> list[Path]:
         arrays = {names.IDX: outputs[names.IDX], **{name: a for name, a in predicted.items() if a.ndim > 1}}
         files = [run / names.PREDICTIONS_FILE] + [run / names.PREDICTED_ARRAYS_FILE] * (len(arrays) > 1)
         if trainer.is_global_zero:
+            (run / names.PREDICTED_ARRAYS_FILE).unlink(missing_ok=True)  # of an earlier prediction
             _write_columns(files[0], columns)
             for path in files[1:]:
                 with write_whole(path, "wb") as file:
