@@ -156,16 +156,20 @@ def plain_project(baker, tmp_path_factory) -> BakedProject:
     return baker.bake(tmp_path_factory.mktemp("plain"), **PLAIN)
 
 
+def install(project: BakedProject, folder: Path) -> InstalledProject:
+    """Builds a project's wheel and installs it, with no package index to ask."""
+    build = (sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", folder)
+    run_ok(*build, cwd=project.path, timeout=120)
+    (wheel,) = folder.glob("*.whl")
+    pip = (sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--target", folder / "site")
+    run_ok(*pip, wheel, cwd=folder, timeout=120)
+    return InstalledProject(project, wheel, folder / "site")
+
+
 @pytest.fixture(scope="session")
 def installed(default_project, tmp_path_factory) -> InstalledProject:
-    """The default project's wheel, built and installed with no package index to ask."""
-    folder = tmp_path_factory.mktemp("installed")
-    build = (sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", folder)
-    run_ok(*build, cwd=default_project.path, timeout=120)
-    (wheel,) = folder.glob("*.whl")
-    install = (sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--target", folder / "site")
-    run_ok(*install, wheel, cwd=folder, timeout=120)
-    return InstalledProject(default_project, wheel, folder / "site")
+    """The default project's wheel, installed."""
+    return install(default_project, tmp_path_factory.mktemp("installed"))
 
 
 @pytest.fixture(scope="session")

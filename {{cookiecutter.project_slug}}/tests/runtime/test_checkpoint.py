@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from {{cookiecutter.__package_name}}.contracts.errors import UserError
-from {{cookiecutter.__package_name}}.runtime import seal
-from {{cookiecutter.__package_name}}.runtime.checkpoint import _superseded, best_checkpoint, last_checkpoint, step_of, weights
+from {{cookiecutter.__package_name}}.runtime import checkpoint, seal
 
 
 @pytest.fixture
@@ -23,22 +22,22 @@ def checkpoints(tmp_path: Path) -> Path:
 
 
 def test_finders_pass_over_unfinished_checkpoints(checkpoints: Path) -> None:
-    last, best = last_checkpoint(checkpoints), best_checkpoint(checkpoints)
-    assert last is not None and last.name == "step=10-last" and step_of(last) == 10
-    assert best.name == "step=2-val_loss=0.5" and weights(best) == best / "weights"
+    last, best = checkpoint.last_checkpoint(checkpoints), checkpoint.best_checkpoint(checkpoints)
+    assert last is not None and last.name == "step=10-last" and checkpoint.step_of(last) == 10
+    assert best.name == "step=2-val_loss=0.5" and checkpoint.weights(best) == best / "weights"
 
 
 def test_a_damaged_best_checkpoint_is_refused(checkpoints: Path) -> None:
     (checkpoints / "step=2-val_loss=0.5" / seal.SEAL).write_text('{"weights/common.pt": {"bytes": 1, "crc32": 2}}')
     with pytest.raises(UserError, match=r"step=2-val_loss=0.5 is damaged \(weights/common.pt is missing\): restore it"):
-        best_checkpoint(checkpoints)
+        checkpoint.best_checkpoint(checkpoints)
 
 
 def test_only_the_newest_last_checkpoint_and_the_one_before_are_kept(checkpoints: Path) -> None:
-    assert {Path(path).name for path in _superseded(checkpoints)} == {"step=2-last", "step=10-last"}
+    assert {Path(path).name for path in checkpoint._superseded(checkpoints)} == {"step=2-last", "step=10-last"}
 
 
 def test_finders_without_a_checkpoint(tmp_path: Path) -> None:
-    assert last_checkpoint(tmp_path / "absent") is None
+    assert checkpoint.last_checkpoint(tmp_path / "absent") is None
     with pytest.raises(UserError, match="holds no finished checkpoint of a validation"):
-        best_checkpoint(tmp_path)
+        checkpoint.best_checkpoint(tmp_path)

@@ -86,7 +86,7 @@ def stopped(tiny, train, monkeypatch):
 def test_a_stopped_and_resumed_run_ends_as_the_uninterrupted_one(stopped, pretrained, train):
     assert column(read_rows(Path(stopped.run_dir)), names.STEP)[-1] > 10
     resumed = train(change(stopped, resume=True))
-    assert resumed.rows == pretrained.rows  # the same figures to the last digit, and no row twice
+    assert resumed.rows == pretrained.rows  # the same figures to the last bit, and no row twice
     assert all(torch.equal(resumed.end[name], pretrained.end[name]) for name in pretrained.end)
     assert resumed.result.steps == 20
     assert not all(torch.equal(resumed.start[name], pretrained.start[name]) for name in pretrained.start)

@@ -1,0 +1,40 @@
+"""One folder is the user's: with another model in model/ and tests/model/, all the other tests of a project pass."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import BakedProject, install, run_ok
+from pages import blocks, environment_of, perform
+
+
+@pytest.fixture(scope="module")
+def replaced(default_project: BakedProject, tmp_path_factory) -> BakedProject:
+    """A project in which both folders were deleted, and a network of another kind put in their place."""
+    path = tmp_path_factory.mktemp("replaced") / default_project.slug
+    shutil.copytree(default_project.path, path)
+    environment = environment_of(default_project, path, tmp_path_factory.mktemp("bin") / "bin")
+    begin = next(blocks(path / "docs" / "sequences.md"))
+    assert "rm -r src/" in begin.text and "cp -r docs/sequences/" in begin.text
+    perform(begin, path, environment)
+    return BakedProject(path)
+
+
+def test_nothing_else_is_touched(default_project: BakedProject, replaced: BakedProject):
+    before, after = default_project.files(), replaced.files()
+    changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    folders = (f"src/{default_project.package}/model/", "tests/model/", "configs/")
+    assert {name for name in changed if not name.startswith(folders)} == {"pyproject.toml"}
+    assert {Path(name).name for name in changed} >= {"network.py", "tiny.py", "dataset.py"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_all_other_tests_hold_whatever_the_model_is(replaced: BakedProject, tmp_path):
+    installed = install(replaced, tmp_path)
+    command = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider")
+    output = run_ok(*command, cwd=replaced.path, timeout=2300, env=installed.env)
+    assert " passed" in output and " skipped" not in output
