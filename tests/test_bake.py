@@ -26,6 +26,7 @@ configs/full-pretrain.yaml
 docs/leaving-nemo.md
 docs/make-it-yours.md
 docs/runs.md
+docs/sequences.md
 docs/sequences/model/__init__.py
 docs/sequences/model/config.py
 docs/sequences/model/dataset.py
@@ -36,6 +37,7 @@ docs/sequences/model/network.py
 docs/sequences/model/plain.py
 docs/sequences/model/results.py
 docs/sequences/model/settings.py
+docs/sequences/proteins.yaml
 docs/sequences/tests/test_proteins.py
 docs/sequences/tests/tiny.py
 docs/waves/make_waves.py
@@ -51,6 +53,7 @@ docs/waves/model/results.py
 docs/waves/model/settings.py
 docs/waves/tests/test_waves.py
 docs/waves/tests/tiny.py
+docs/waves/waves.yaml
 requirements.lock
 src/<package>/__init__.py
 src/<package>/__main__.py
