@@ -35,6 +35,12 @@ def test_what_the_models_settings_lack_is_one_line(command, name, refused, monke
     assert f"model/settings.py lacks {name}: the table in model/__init__.py says where" in refused(command)
 
 
+def test_the_files_that_the_model_lacks_are_one_line(refused, tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "__file__", str(tmp_path / "settings.py"))
+    (tmp_path / "config.py").touch()
+    assert "model/ lacks figures.py, plain.py: the table in model/__init__.py says where" in refused("pretrain")
+
+
 @pytest.mark.parametrize("name", ["SHARES", "pictures"])
 def test_what_the_models_figures_lack_is_one_line(name, refused, tmp_path, monkeypatch):
     monkeypatch.delattr(figures, name)

@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from .contracts.errors import ToldError, UserError, need
+from .contracts.errors import ToldError, UserError, need, need_files
 from .contracts.names import COUNTED, COUNTS, LAYOUTS_FILE, NUM_ITEMS, SETTINGS_FILE
 from .contracts.settings import ParallelSettings
 from .model import settings as model
@@ -46,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     launch.is_command = argv is None
     command, arguments = _split(sys.argv[1:] if argv is None else argv)
     try:
+        need_files(Path(str(model.__file__)).parent, "config.py", "figures.py", "plain.py")
         need(model, "FINETUNE", "FROM_START", "LAYOUTS")
         return COMMANDS[command](arguments)
     except UserError as error:

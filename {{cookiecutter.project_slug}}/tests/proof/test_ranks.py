@@ -48,7 +48,7 @@ def test_a_rank_that_fails_for_the_user_to_mend_it_says_only_that(tmp_path):
 def test_a_rank_that_cannot_even_begin_is_named(tmp_path, monkeypatch):
     main = sys.modules["__main__"]
     monkeypatch.setattr(main, "__spec__", None)
-    monkeypatch.setattr(main, "__file__", str(tmp_path / "gone.py"))  # which every rank reads first
+    monkeypatch.setattr(main, "__file__", str(tmp_path / "gone.py"), raising=False)  # which every rank reads first
     with pytest.raises(RanksFailed, match=r"rank 0 ended with exit code 1; the end of .*rank0\.log"):
         run_ranks(fail_in_words, processes=1, logs=tmp_path)
 

@@ -1,1 +1,1 @@
-"""Proteins of which some letters are masked, and a network with attention that guesses them: docs/sequences.md."""
+"""Masked proteins. What each of these files must give says the table of docs/make-it-yours.md, and why, contracts/."""

@@ -1,5 +1,6 @@
 """The kind of error that is the user's to mend."""
 
+from pathlib import Path
 from typing import Any
 
 
@@ -25,3 +26,13 @@ def need(module: Any, *names: str) -> None:
         raise UserError(
             f"{file}.py lacks {', '.join(missing)}: the table in model/__init__.py says where to read of it"
         )
+
+
+def need_files(folder: Path, *names: str) -> None:
+    """Hold `model/` against the files that other rooms import.
+
+    Raises:
+        UserError: it lacks one.
+    """
+    if missing := [name for name in names if not (folder / name).exists()]:
+        raise UserError(f"model/ lacks {', '.join(missing)}: the table in model/__init__.py says where to read of it")
