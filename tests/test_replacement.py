@@ -35,6 +35,7 @@ def test_nothing_else_is_touched(default_project: BakedProject, replaced: BakedP
 @pytest.mark.timeout(2400)
 def test_all_other_tests_hold_whatever_the_model_is(replaced: BakedProject, tmp_path):
     installed = install(replaced, tmp_path)
-    command = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider")
+    # two at a time, since this file is the last one: it has the fewest tests
+    command = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", "2", "--dist", "loadfile")
     output = run_ok(*command, cwd=replaced.path, timeout=2300, env=installed.env)
     assert " passed" in output and " skipped" not in output

@@ -12,17 +12,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT_FOLDER, BakedProject, Baker, run
+from conftest import PROJECT_FOLDER, TEMPLATE, BakedProject, Baker, run
 from test_update import ANSWERS, NOW, OLD, PACKAGE_FOLDER, Desk, append, change, files_of, readme_command
 
 pytestmark = pytest.mark.slow  # git, cruft and bakes
 
 # How to take the update with a model of one's own: the template's files, the update, and one's own again as a merge.
-ASIDE = """\
-cruft diff | git apply && git commit --quiet -am "my changes, aside"
-cruft update -y && git add -A && git commit --quiet -m "the new template"
-git revert --no-edit HEAD~1
-"""
+CHANGELOG = (TEMPLATE / "CHANGELOG.md").read_text(encoding="utf-8")
+[ASIDE] = re.findall(r"^```bash\n(.*?)^```$", CHANGELOG, flags=re.MULTILINE | re.DOTALL)
 PACKAGE = "src/my_model"
 MOVED = {  # where they were and are
     "model.py": "model/network.py",

@@ -93,7 +93,7 @@ def test_what_a_file_of_the_model_lacks_is_told():
     need(file, "SHARES")
     with pytest.raises(UserError) as caught:
         need(file, "SHARES", "pictures", "captions")
-    words = "lacks pictures, captions: the table in model/__init__.py says where to read of it"
+    words = "lacks pictures, captions: contracts/__init__.py says where to read of it"
     assert str(caught.value) == f"model/figures.py {words}"
 
 

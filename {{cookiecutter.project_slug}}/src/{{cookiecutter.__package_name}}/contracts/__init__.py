@@ -9,5 +9,7 @@
     names.py     files of a run and names of figures
     errors.py, files.py   how a mistake is told, how a file is written whole
 
+What `model/figures.py` must give says `drawing/theme.py`, and what `model/plain.py` must, `results/export.py`.
+
 `item.py`, `settings.py`, `names.py`, `errors.py` and `files.py` need no torch, so that `--help` is answered at once.
 """

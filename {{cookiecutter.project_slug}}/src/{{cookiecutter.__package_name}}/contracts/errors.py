@@ -23,9 +23,7 @@ def need(module: Any, *names: str) -> None:
     """
     if missing := [name for name in names if not hasattr(module, name)]:
         file = "/".join(module.__name__.split(".")[1:])
-        raise UserError(
-            f"{file}.py lacks {', '.join(missing)}: the table in model/__init__.py says where to read of it"
-        )
+        raise UserError(f"{file}.py lacks {', '.join(missing)}: contracts/__init__.py says where to read of it")
 
 
 def need_files(folder: Path, *names: str) -> None:
@@ -35,4 +33,4 @@ def need_files(folder: Path, *names: str) -> None:
         UserError: it lacks one.
     """
     if missing := [name for name in names if not (folder / name).exists()]:
-        raise UserError(f"model/ lacks {', '.join(missing)}: the table in model/__init__.py says where to read of it")
+        raise UserError(f"model/ lacks {', '.join(missing)}: contracts/__init__.py says where to read of it")

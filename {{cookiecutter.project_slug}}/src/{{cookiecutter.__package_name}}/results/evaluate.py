@@ -60,7 +60,7 @@ def predict(settings: Settings) -> list[Path]:
     with with_best_weights(settings) as (trainer, module, data):
         outputs = gather_outputs(trainer, module, data)
         try:
-            predicted = module.config.predictions(outputs)
+            predicted = type(module.config).predictions(outputs)
         except KeyError as error:
             raise UserError(f"model/results.py: predictions wants {error}; keep gives {', '.join(outputs)}") from error
         if not predicted:

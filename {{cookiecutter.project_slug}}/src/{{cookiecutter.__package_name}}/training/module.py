@@ -174,7 +174,7 @@ class KeepReduction(MegatronLossReduction):
         Raises:
             UserError: what `keep` gives has not a row for each item.
         """
-        kept, size = self.config.keep(forward_out, batch), len(batch[IDX])
+        kept, size = type(self.config).keep(forward_out, batch), len(batch[IDX])
         wrong = {name: tuple(value.shape) for name, value in kept.items() if value.shape[:1] != (size,)}
         if wrong:
             rule = f"a row for each of {size} items"
