@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -39,6 +40,16 @@ def choose_license(project: Path, license_id: str) -> None:
         pyproject.write_text(text.replace('\nlicense = "none"\n', "\n"), encoding="utf-8")
 
 
+def choose_starter(project: Path, starter: str, package: str) -> None:
+    """The chosen model, its tests and configs take their places; other starters go, and what other files included."""
+    chosen = project / "starters" / starter
+    places = {"model": project / "src" / package / "model", "tests": project / "tests" / "model"}
+    for name, place in {**places, "configs": project / "configs"}.items():
+        if (chosen / name).is_dir():  # not when run again
+            (chosen / name).replace(place)
+    shutil.rmtree(project / "starters", ignore_errors=True)
+
+
 def choose_files(project: Path, answers: dict[str, str]) -> None:
     """The files of choices that were not made go, and a folder that is empty without them."""
     for question, choices in FILES.items():
@@ -66,6 +77,7 @@ def main() -> None:
     """Chooses the files and prints the next steps."""
     answers = json.loads(ANSWERS_JSON)
     project = Path.cwd()
+    choose_starter(project, answers["starter"], answers["__package_name"])
     choose_license(project, answers["license"])
     choose_files(project, answers)
     if is_update(answers):

@@ -24,6 +24,7 @@ BRACES = re.compile(r"\{(?=[%#{])")  # begins what Jinja fills in
 MAX_TEXT = 512  # of a package's description, says PyPI
 MAX_SHOWN = 100
 CHOICES = {
+    "starter": ("mnist", "protein"),
     "license": ("Apache-2.0", "MIT", "BSD-3-Clause", "none"),
     "ci": ("github", "gitlab", "none"),
     "container": ("none", "docker"),

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import yaml
-from conftest import BakedProject, Baker, run_ok
+from conftest import TEMPLATE, BakedProject, Baker, run_ok
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -21,8 +21,6 @@ ALWAYS = """
 Makefile
 README.md
 pyproject.toml
-configs/full-finetune.yaml
-configs/full-pretrain.yaml
 docs/leaving-nemo.md
 docs/make-it-yours.md
 docs/runs.md
@@ -76,21 +74,7 @@ src/<package>/drawing/theme.py
 src/<package>/layers/__init__.py
 src/<package>/layers/attention.py
 src/<package>/layers/parallel.py
-src/<package>/model/__init__.py
-src/<package>/model/config.py
-src/<package>/model/dataset.py
-src/<package>/model/figures.py
-src/<package>/model/item.py
-src/<package>/model/losses.py
-src/<package>/model/network.py
-src/<package>/model/plain.py
-src/<package>/model/results.py
-src/<package>/model/sample/ATTRIBUTION.md
-src/<package>/model/sample/t10k-images-idx3-ubyte.gz
-src/<package>/model/sample/t10k-labels-idx1-ubyte.gz
-src/<package>/model/sample/train-images-idx3-ubyte.gz
-src/<package>/model/sample/train-labels-idx1-ubyte.gz
-src/<package>/model/settings.py
+src/<package>/layers/vocabulary.py
 src/<package>/parsing.py
 src/<package>/proof/__init__.py
 src/<package>/proof/differences.py
@@ -146,17 +130,6 @@ tests/in_ranks.py
 tests/kills.py
 tests/layers/test_attention.py
 tests/layers/test_layers.py
-tests/model/plain_network.py
-tests/model/test_config.py
-tests/model/test_data_settings.py
-tests/model/test_dataset.py
-tests/model/test_figures.py
-tests/model/test_losses.py
-tests/model/test_network.py
-tests/model/test_plain.py
-tests/model/test_results.py
-tests/model/test_splits.py
-tests/model/tiny.py
 tests/proof/splits.py
 tests/proof/test_differences.py
 tests/proof/test_layouts.py
@@ -205,8 +178,24 @@ tests/training/test_run_settings.py
 tests/training/test_stopping.py
 tests/training/test_training.py
 """
+PLACES = {"model": "src/<package>/model", "tests": "tests/model", "configs": "configs"}
+
+
+def files_of_starter(starter: str) -> list[str]:
+    """Where the files of a starter lie in a project."""
+    folder = TEMPLATE / "{{cookiecutter.project_slug}}" / "starters" / starter
+    return [
+        f"{place}/{path.relative_to(folder / name).as_posix()}"
+        for name, place in PLACES.items()
+        for path in (folder / name).rglob("*")
+        if path.is_file()
+    ]
+
+
 # Of the projects that chose it.
 CHOSEN = {
+    "mnist": files_of_starter("mnist"),
+    "protein": files_of_starter("protein"),
     "github": [".github/workflows/ci.yml", ".github/workflows/versions.yml", ".github/dependabot.yml"],
     "gitlab": [".gitlab-ci.yml"],
     "docker": ["Dockerfile", ".dockerignore", ".devcontainer/devcontainer.json"],
@@ -222,22 +211,22 @@ LICENSE_TITLES = {"Apache-2.0": "Apache License", "MIT": "MIT License", "BSD-3-C
 
 def assert_exactly(project: BakedProject, *choices: str) -> None:
     found = set(project.files())
-    expected = {line.replace("<package>", project.package) for line in ALWAYS.split()}
-    expected |= {file for choice in choices for file in CHOSEN[choice]}
+    lines = [*ALWAYS.split(), *(file for choice in choices for file in CHOSEN[choice])]
+    expected = {line.replace("<package>", project.package) for line in lines}
     assert not found - expected, f"not expected:\n{chr(10).join(sorted(found - expected))}"
     assert not expected - found, f"missing:\n{chr(10).join(sorted(expected - found))}"
 
 
 def text_files(project: BakedProject) -> dict[str, str]:
-    return {name: content.decode() for name, content in project.files().items() if not name.endswith(".gz")}
+    return {name: content.decode() for name, content in project.files().items() if not name.endswith((".gz", ".xz"))}
 
 
 def test_the_default_project_has_exactly_these_files(default_project):
-    assert_exactly(default_project, "github", "Apache-2.0")
+    assert_exactly(default_project, "mnist", "github", "Apache-2.0")
 
 
 def test_a_project_without_options_has_exactly_these_files(longest_project):
-    assert_exactly(longest_project)
+    assert_exactly(longest_project, "mnist")
     assert not (longest_project.path / ".github").exists()
 
 

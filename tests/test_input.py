@@ -417,12 +417,16 @@ def typing(baker: Baker, folder: Path, monkeypatch, *answers: str) -> str:
 
 def test_what_is_typed_at_the_prompts_is_taken_as_it_is(baker: Baker, plain_project, folder, monkeypatch):
     text = '"\\ `$(touch harm)` {x} <!--'
-    path = typing(baker, folder, monkeypatch, text, "p", f"  {text} ", text, "2", "", "", "")  # rich strips the spaces
+    path = typing(
+        baker, folder, monkeypatch, "", text, "p", f"  {text} ", text, "2", "", "", ""
+    )  # rich strips the spaces
     check_texts(BakedProject(Path(path)), plain_project, text, text, text)
 
 
 def test_braces_typed_at_a_prompt_are_refused(baker: Baker, folder, monkeypatch, capfd):
-    refusal = refused(lambda: typing(baker, folder, monkeypatch, "", "", "{{ x }}", "", "", "", "", ""), folder, capfd)
+    refusal = refused(
+        lambda: typing(baker, folder, monkeypatch, "", "", "", "{{ x }}", "", "", "", "", ""), folder, capfd
+    )
     check_refusal(refusal, "{{ x }}", MARKS, "{ { x }}", "description")
 
 

@@ -71,7 +71,7 @@ def change(settings: Settings, **changes: Any) -> Settings:
 
 def needs_sequence_for(settings: Settings) -> None:
     """Skip a test of sequence parallel if so many ranks cannot share your sequence; all other layouts must work."""
-    length = settings.model.sequence_length
+    length = settings.sequence_length
     if settings.parallel.sequence and length % settings.parallel.tensor:
         pytest.skip(f"{settings.parallel.tensor} ranks cannot share a sequence of {length}")
 

@@ -61,6 +61,10 @@ class NetworkConfig(TransformerConfig, io.IOMixin):
     """Name prefixes of the only weights that the start checkpoint may lack, e.g. ("head",); None: it is a checkpoint of
     this same network."""
 
+    recompute: str = "none"
+    """Which activations are computed again in the backward pass: none, selective (those inside an MLP), or full (all
+    but what goes from block to block)."""
+
     item_class: ClassVar[type[Item]]
     stage_class: ClassVar[type[PipelineStage]]
     loss_reduction_class: ClassVar[type[LossReduction]]

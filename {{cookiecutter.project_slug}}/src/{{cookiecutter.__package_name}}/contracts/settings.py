@@ -161,6 +161,11 @@ class RunSettings:
     """the layout"""
 
     @property
+    def sequence_length(self) -> int:
+        """Length S of the activations; that of the network's sizes, unless a model's data decide it."""
+        return self.model.sequence_length
+
+    @property
     def world_size(self) -> int:
         """Number of processes of the run."""
         return self.parallel.devices * self.parallel.num_nodes
@@ -217,9 +222,9 @@ class RunSettings:
                 "--parallel.sequence splits what tensor parallel ranks share: set --parallel.tensor above 1",
             ),
             (
-                layout.sequence and sizes.sequence_length % layout.tensor != 0,
+                layout.sequence and self.sequence_length % layout.tensor != 0,
                 f"--parallel.sequence: --parallel.tensor {layout.tensor} does not divide the sequence length "
-                f"{sizes.sequence_length}: use a divisor",
+                f"{self.sequence_length}: use a divisor",
             ),
         ]
 

@@ -7,19 +7,21 @@ parallel rank holds its own part of S; what needs the whole sequence stands betw
 
 from ..contracts.stage import PipelineStage
 from ..contracts.start import start_weights
-from .attention import Attention
+from .attention import Attention, Packed, Rotary, rotary
 from .parallel import (
     MLP,
     Blocks,
     Dropout,
     Norm,
     gather_sequence,
+    linear_by_row,
     row_by_row,
     scatter_sequence,
     small_linear,
     whole_linear,
     without_sequence_parallel,
 )
+from .vocabulary import TiedScores, TiedStage, embedding
 
 __all__ = [
     "MLP",
@@ -27,8 +29,15 @@ __all__ = [
     "Blocks",
     "Dropout",
     "Norm",
+    "Packed",
     "PipelineStage",
+    "Rotary",
+    "TiedScores",
+    "TiedStage",
+    "embedding",
     "gather_sequence",
+    "linear_by_row",
+    "rotary",
     "row_by_row",
     "scatter_sequence",
     "small_linear",

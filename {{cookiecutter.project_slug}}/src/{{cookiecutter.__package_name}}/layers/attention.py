@@ -1,9 +1,11 @@
-"""Attention: tensor parallel ranks share the heads."""
+"""Attention, of which tensor parallel ranks share the heads; with it rotary positions, and rows of many sequences."""
 
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from megatron.core import tensor_parallel
 from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
@@ -13,6 +15,23 @@ from torch import Tensor
 from ..contracts.config import NetworkConfig
 
 
+class Packed(NamedTuple):
+    """Where the sequences of packed rows lie, for kernels that attend within each of them (a GPU, bf16)."""
+
+    borders: Tensor
+    """int32 [number of sequences + 1]: where each begins, in the B x S positions row after row, and the end"""
+    longest: int
+    """none of these has more positions"""
+
+
+class Rotary(NamedTuple):
+    """By which angles features are turned, for `Attention`; see `rotary`."""
+
+    cos: Tensor
+    """(S, B, 1, head size); or (S, 1, 1, head size), the same for all items"""
+    sin: Tensor
+
+
 class Attention(MegatronModule):
     """Multi-head self-attention (Vaswani et al., 2017) with a mask, by torch's `scaled_dot_product_attention`.
 
@@ -20,14 +39,19 @@ class Attention(MegatronModule):
     sequence parallel a rank gives and takes its part of the positions, and attends to all of them.
     """
 
-    def __init__(self, config: NetworkConfig) -> None:
-        """Build the layer of queries, keys and values, and the one that joins the heads."""
+    def __init__(self, config: NetworkConfig, bias: bool = False) -> None:
+        """Build the layer of queries, keys and values, and the one that joins the heads.
+
+        Args:
+            config: of the network.
+            bias: of queries, keys and values. Only with rotary positions: without, the bias of a key adds the same to
+                all scores, so its gradient is rounding, which Adam blows up.
+        """
         super().__init__(config)
         size = config.hidden_size
         self.head_size = size // config.num_attention_heads
-        # no bias: that of a key adds the same to all scores, so its gradient is rounding, which Adam blows up
         self.query_key_value = ColumnParallelLinear(
-            size, 3 * size, config=config, init_method=config.init_method, bias=False, gather_output=False
+            size, 3 * size, config=config, init_method=config.init_method, bias=bias, gather_output=False
         )
         self.join = RowParallelLinear(
             size,
@@ -39,25 +63,68 @@ class Attention(MegatronModule):
             skip_bias_add=False,
         )
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | Packed | None = None, angles: Rotary | None = None) -> Tensor:
         """Map (S, B, H) to (S, B, H).
 
         Args:
             x: the positions, float.
             mask: bool, True where a position may be attended to: (B, S) for all positions alike, or (B, S, S) with
-                the attending one first. A position to which nothing is left attends to nothing.
+                the attending one first. A position to which nothing is left attends to nothing. Or `Packed`: a position
+                attends to its own sequence.
+            angles: turns queries and keys by their positions.
         """
         combined, _ = self.query_key_value(x)
         sequence, batch, _ = combined.shape
-        query, key, value = combined.view(sequence, batch, -1, 3, self.head_size).permute(
-            3, 1, 2, 0, 4
-        )  # B heads S size
-        if mask is not None:
-            mask = mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]
+        query, key, value = combined.view(sequence, batch, -1, 3, self.head_size).unbind(3)  # S B heads size
+        if angles is not None:
+            query, key = turn(query, angles), turn(key, angles)
         dropout = self.config.attention_dropout if self.training else 0.0
-        # tensor parallel ranks have other heads, and so drop with other random numbers
-        is_shared = dropout > 0 and self.config.tensor_model_parallel_size > 1
-        with tensor_parallel.get_cuda_rng_tracker().fork() if is_shared else nullcontext():
-            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
-        output, _ = self.join(attended.permute(2, 0, 1, 3).reshape(sequence, batch, -1))
+        if isinstance(mask, Packed):
+            attended = _attend_packed(query, key, value, mask)
+        else:
+            # tensor parallel ranks have other heads, and so drop with other random numbers
+            is_shared = dropout > 0 and self.config.tensor_model_parallel_size > 1
+            with tensor_parallel.get_cuda_rng_tracker().fork() if is_shared else nullcontext():
+                attended = _attend(query, key, value, mask, dropout)
+        output, _ = self.join(attended.reshape(sequence, batch, -1))
         return output
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    """Return what each position sees, (S, B, heads, size)."""
+    if mask is not None:
+        mask = mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]
+    query, key, value = (part.permute(1, 2, 0, 3) for part in (query, key, value))  # B heads S size
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout).permute(2, 0, 1, 3)
+
+
+def _attend_packed(query: Tensor, key: Tensor, value: Tensor, packed: Packed) -> Tensor:
+    """Return what each position sees of its own sequence, (S, B, heads, size)."""
+    from torch.nn.attention.varlen import varlen_attn  # loads kernels of GPUs
+
+    sequence, batch, *_ = query.shape
+    query, key, value = (part.transpose(0, 1).flatten(0, 1) for part in (query, key, value))  # B x S, heads, size
+    borders, longest = packed
+    attended = varlen_attn(query, key, value, borders, borders, longest, longest)
+    assert isinstance(attended, Tensor), "nothing else was asked for"
+    return attended.unflatten(0, (batch, sequence)).transpose(0, 1)
+
+
+def rotary(position: Tensor, head_size: int, dtype: torch.dtype) -> Rotary:
+    """Return the angles of positions (Su et al., 2021; halves of a head's features are turned, as in GPT-NeoX).
+
+    Args:
+        position: int64 (B, S), or (1, S) if they are the same for all items.
+        head_size: features of a head, even.
+        dtype: of the network; the angles are computed in float32.
+    """
+    power = torch.arange(0, head_size, 2, device=position.device, dtype=torch.float32) / head_size
+    angle = position.t()[:, :, None, None] / 10_000**power
+    angle = torch.cat((angle, angle), dim=-1)
+    return Rotary(angle.cos().to(dtype), angle.sin().to(dtype))
+
+
+def turn(x: Tensor, angles: Rotary) -> Tensor:
+    """Turn the features of each head, (S, B, heads, size), by the angles of their positions."""
+    first, second = x.chunk(2, dim=-1)
+    return x * angles.cos + torch.cat((-second, first), dim=-1) * angles.sin

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch.nn.functional as F
 from megatron.core import parallel_state, tensor_parallel
@@ -15,8 +16,10 @@ from torch import Tensor, nn
 from ..contracts.config import NetworkConfig
 from ..contracts.start import start_weights
 
+Layer = TypeVar("Layer", bound=nn.Module)
 
-def row_by_row(layer: nn.Module, config: NetworkConfig) -> nn.Module:
+
+def row_by_row(layer: Layer, config: NetworkConfig) -> Layer:
     """Mark a layer of torch's own that maps each of the S rows for itself, and return it.
 
     With sequence parallel a rank sees some rows only; Megatron then sums the gradients over the tensor parallel ranks.
@@ -24,6 +27,15 @@ def row_by_row(layer: nn.Module, config: NetworkConfig) -> nn.Module:
     for parameter in layer.parameters():
         setattr(parameter, "sequence_parallel", config.sequence_parallel)  # noqa: B010 (torch's type has no such attribute)
     return layer
+
+
+def linear_by_row(config: NetworkConfig, input_size: int, output_size: int) -> nn.Linear:
+    """Build a linear layer that every rank has whole, (S, B, input_size) to (S, B, output_size), any part of S."""
+    layer = nn.Linear(input_size, output_size, dtype=config.params_dtype)
+    assert config.init_method is not None, "NetworkConfig has one"
+    config.init_method(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return row_by_row(layer, config)
 
 
 class Norm(nn.LayerNorm):
@@ -66,6 +78,11 @@ class MLP(MegatronModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (S, B, input_size) to (S, B, output_size)."""
+        if self.training and self.config.recompute == "selective":
+            return recomputed(self._compute, x)
+        return self._compute(x)
+
+    def _compute(self, x: Tensor) -> Tensor:
         inner, _ = self.up(x)
         output, _ = self.down(F.gelu(inner))
         return output
@@ -107,8 +124,18 @@ class Blocks(MegatronModule):
     def forward(self, hidden: Tensor, *others: Any) -> Tensor:
         """Map (S, B, H) to (S, B, H); what else is given, such as a mask, every block is given too."""
         for block in self.children():
-            hidden = block(hidden, *others)
+            run = partial(_call, block, others)
+            hidden = recomputed(run, hidden) if self.training and self.config.recompute == "full" else run(hidden)
         return hidden
+
+
+def _call(block: nn.Module, others: tuple[Any, ...], hidden: Tensor) -> Tensor:
+    return block(hidden, *others)
+
+
+def recomputed(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Compute a part of the network now, and its activations again in the backward pass (Chen et al., 2016)."""
+    return tensor_parallel.checkpoint(function, False, x)
 
 
 def gather_sequence(x: Tensor, config: NetworkConfig) -> Tensor:

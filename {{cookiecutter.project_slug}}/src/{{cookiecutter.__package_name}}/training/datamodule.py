@@ -43,7 +43,7 @@ class DataModule(pl.LightningDataModule):
         self.config, self.settings = config, settings
         self.is_resumed = False
         self.data_sampler = MegatronDataSampler(
-            seq_len=settings.model.sequence_length,
+            seq_len=settings.sequence_length,
             micro_batch_size=settings.micro_batch_size,
             global_batch_size=settings.training.global_batch_size,
             output_log=False,  # it would log constants in every step
@@ -67,7 +67,7 @@ class DataModule(pl.LightningDataModule):
             self.test = self.config.read_test(self.settings)
 
     def _size(self, name: str) -> int | None:
-        settings = (self.settings.model, self.settings.data)
+        settings = (self.settings, self.settings.model, self.settings.data)
         return next((getattr(group, name) for group in settings if hasattr(group, name)), None)
 
     def train_dataloader(self) -> WrappedDataLoader:

@@ -93,7 +93,7 @@ def make_module(settings: Settings, start_weights: Path | None, same_network: bo
         UserError: there is no such network, or its config does not fit its settings.
     """
     config = _config_of(settings)
-    sizes = {**asdict(settings.model), "sequence_length": settings.model.sequence_length}
+    sizes = {**asdict(settings.model), "sequence_length": settings.sequence_length}
     if unknown := sizes.keys() - {field.name for field in fields(config)}:
         raise UserError(f"model/config.py: {config.__name__} has no field {', '.join(sorted(unknown))}: add it there")
     # Megatron wants a number of heads that tensor parallel divides, also where nothing attends
@@ -166,7 +166,9 @@ def can_record(settings: Settings) -> bool:
     # what tensor parallel ranks do not share, they drop from a generator that graphs do not know
     drops_rows = settings.parallel.sequence and settings.model.hidden_dropout > 0
     drops_heads = settings.parallel.tensor > 1 and getattr(settings.model, "attention_dropout", 0.0) > 0
-    return settings.training.cuda_graph and not drops_rows and not drops_heads
+    # what is computed again reads the state of the generator, which waits for the device
+    recomputes = getattr(settings.model, "recompute", "none") != "none"
+    return settings.training.cuda_graph and not (drops_rows or drops_heads or recomputes)
 
 
 @contextmanager
