@@ -167,6 +167,7 @@ tests/runtime/test_writer.py
 tests/stand_ins.py
 tests/test_cli.py
 tests/test_doctor.py
+tests/test_foreign_start.py
 tests/test_lacking.py
 tests/test_readme.py
 tests/test_rooms.py

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,10 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from model.tiny import DATA, MODEL
 
 from {{cookiecutter.__package_name}}.cli import PROG, main
+from {{cookiecutter.__package_name}}.contracts import names
 from {{cookiecutter.__package_name}}.contracts.names import METRICS_FILE
 from {{cookiecutter.__package_name}}.contracts.settings import TrainingSettings
 from {{cookiecutter.__package_name}}.model.settings import FINETUNE, Settings
@@ -24,7 +27,7 @@ ENVIRONMENT = dict(os.environ)  # as it was before a trainer in this process add
 
 TINY = Settings(
     accelerator="cpu",
-    data=DATA,
+    data=DATA[Settings().network],
     model=MODEL,
     training=TrainingSettings(
         max_steps=20, warmup_steps=2, global_batch_size=32, val_check_interval=10, log_every_n_steps=1
@@ -55,13 +58,21 @@ class Trained:
 
 
 def read_rows(run: Path) -> list[dict[str, str]]:
-    """Return the rows of a run's metrics.csv."""
+    """Return the rows of a run's metrics.csv, without what the clock and the machine say: that is never the same."""
     with (run / METRICS_FILE).open(newline="") as file:
-        return list(csv.DictReader(file))
+        rows = list(csv.DictReader(file))
+    return [{name: value for name, value in row.items() if not is_measured(name)} for row in rows]
+
+
+def is_measured(name: str) -> bool:
+    """Tell what the clock and the machine say from what the training does."""
+    return name.endswith(names.PER_SECOND) or name in (names.MFU, names.MEMORY)
 
 
 def change(settings: Settings, **changes: Any) -> Settings:
-    """Return other settings; those of a group are a dict, as in training={"max_steps": 3}."""
+    """Return other settings; those of a group are a dict, as in training={"max_steps": 3}. A network brings its data."""
+    if changes.get("network", settings.network) != settings.network and settings.data == DATA[settings.network]:
+        settings = replace(settings, data=DATA[changes["network"]])
     new = {
         name: replace(getattr(settings, name), **value) if isinstance(value, dict) else value
         for name, value in changes.items()
@@ -105,6 +116,27 @@ def refused(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., 
         return line
 
     return check
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
+    """Catch the settings that a command hands to the rooms that work."""
+    from {{cookiecutter.__package_name}}.results import evaluate
+    from {{cookiecutter.__package_name}}.training import train
+
+    caught = []
+
+    def train_nothing(settings: Settings) -> Any:
+        caught.append(settings)
+        return train.TrainingResult(Path(settings.run_dir), 0, {}, 0.0, has_stopped=False)
+
+    def predict_nothing(settings: Settings) -> list[Path]:
+        caught.append(settings)
+        return []
+
+    monkeypatch.setattr(train, "train", train_nothing)
+    monkeypatch.setattr(evaluate, "predict", predict_nothing)
+    return caught
 
 
 @pytest.fixture
@@ -159,6 +191,56 @@ def finetuned(train: Callable, pretrained: Trained, tmp_path_factory: pytest.Tem
     run = str(tmp_path_factory.mktemp("finetuned") / "run")
     start = {"from_run": pretrained.settings.run_dir, "network": FINETUNE.network, "new_heads": FINETUNE.new_heads}
     return train(change(TINY, run_dir=run, **start))
+
+
+@pytest.fixture
+def folder(pretrained: Trained, tmp_path: Path) -> Path:
+    """A copy of the run of `pretrained`."""
+    return Path(shutil.copytree(pretrained.folder, tmp_path / "run"))
+
+
+MOST_ITEMS = 2 * TINY.training.global_batch_size + 7  # so that the last batch is not full
+
+
+@pytest.fixture
+def few_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave only the first items of every test set."""
+    from {{cookiecutter.__package_name}}.contracts.view import Section
+    from {{cookiecutter.__package_name}}.model.config import NETWORKS
+
+    def shortened(read: Callable) -> Any:
+        def read_first(settings: Settings) -> Section:
+            items = read(settings)
+            return Section(items, 0, min(MOST_ITEMS, len(items)))
+
+        return staticmethod(read_first)
+
+    for config in NETWORKS.values():
+        monkeypatch.setattr(config, "read_test", shortened(config.read_test))
+        monkeypatch.setattr(config, "read_predict", shortened(config.read_predict))
+
+
+@pytest.fixture
+def pair(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Give the network of `pretrained` other parts: keep=, scores=, predictions=, what it reads, or a loss."""
+    from {{cookiecutter.__package_name}}.model.config import NETWORKS
+
+    config = NETWORKS[TINY.network]
+    for name, part in {"scores": staticmethod(lambda kept: {}), "useful": None}.items():  # which want others than those
+        monkeypatch.setattr(config, name, part)
+    monkeypatch.setattr(Settings, "to_predict", lambda settings: settings)
+
+    def change(**parts: Any) -> None:
+        for name, part in parts.items():
+            monkeypatch.setattr(config, name, part if isinstance(part, type) else staticmethod(part))
+
+    return change
+
+
+def arrays_of(path: Path) -> dict[str, Any]:
+    """Return the arrays of a file."""
+    with np.load(path) as arrays:
+        return dict(arrays)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,29 +16,9 @@ from {{cookiecutter.__package_name}}.contracts.names import SETTINGS_FILE
 from {{cookiecutter.__package_name}}.contracts.settings import ParallelSettings
 from {{cookiecutter.__package_name}}.model import settings
 from {{cookiecutter.__package_name}}.model.settings import FINETUNE, Settings
-from {{cookiecutter.__package_name}}.results import evaluate
-from {{cookiecutter.__package_name}}.training import train
 from {{cookiecutter.__package_name}}.training.run_settings import save_settings
 
 LAYERS = Settings().model.num_layers
-
-
-@pytest.fixture
-def asked(monkeypatch):
-    """Catch the settings that a command hands to the rooms that work."""
-    caught = []
-
-    def train_nothing(settings):
-        caught.append(settings)
-        return train.TrainingResult(Path(settings.run_dir), 0, {}, 0.0, has_stopped=False)
-
-    def predict_nothing(settings):
-        caught.append(settings)
-        return []
-
-    monkeypatch.setattr(train, "train", train_nothing)
-    monkeypatch.setattr(evaluate, "predict", predict_nothing)
-    return caught
 
 
 def test_help_lists_every_command_with_what_it_does(capsys):
@@ -189,11 +168,13 @@ def test_finetuning_takes_from_the_run_it_starts_from_what_from_start_names(take
     monkeypatch.setattr(settings, "FROM_START", taken)
     start = change(Settings(), run_dir="x", seed=5, model={"num_layers": 2 * LAYERS}, data={"resampling": "prng"})
     save_settings(start, tmp_path)
-    assert run("finetune", "--from", tmp_path, "--data.num_workers", 6) == 0
-    assert run("finetune", f"--from={tmp_path}", "--data.num_workers=6") == 0
+    new = tmp_path / "new"
+    assert run("finetune", "--from", tmp_path, "--data.num_workers", 6, "--run_dir", new) == 0
+    assert run("finetune", f"--from={tmp_path}", "--data.num_workers=6", f"--run_dir={new}") == 0
     source = {name: start if name in taken else FINETUNE for name in ("model", "data", "seed")}
     expected = replace(
         FINETUNE,
+        run_dir=str(new),
         from_run=str(tmp_path),
         seed=source["seed"].seed,
         model=source["model"].model,
@@ -209,6 +190,17 @@ def test_prediction_takes_everything_but_the_layout_from_its_run(asked, tmp_path
     assert run("predict", "--from", tmp_path, "--training.global_batch_size", 100) == 0
     layout = {"parallel": ParallelSettings(), "training": {"micro_batch_size": None, "global_batch_size": 100}}
     assert asked == [change(saved, run_dir=str(tmp_path), **layout)]
+
+
+def test_what_only_predict_takes_is_refused_elsewhere_and_not_saved(asked, refused, run_dir, tmp_path, monkeypatch):
+    save_settings(change(FINETUNE, from_run="there"), tmp_path)
+    monkeypatch.setattr(Settings, "ONLY_PREDICT", {"seed": "do without"})
+    for words in (["pretrain", *run_dir], ["finetune", "--from", tmp_path], ["evaluate", "--from", tmp_path]):
+        assert "--seed is for predict only: do without" in refused(*words, "--seed", 5)
+    assert run("predict", "--from", tmp_path, "--seed", 5) == 0
+    assert asked[0].seed == 5
+    save_settings(asked[0], tmp_path)
+    assert "seed:" not in (tmp_path / SETTINGS_FILE).read_text()
 
 
 @pytest.mark.parametrize("command", ["evaluate", "predict"])

@@ -32,27 +32,28 @@ def tiny_run(tmp_path, run_dir):
 @pytest.mark.parametrize("name", ["FINETUNE", "FROM_START", "LAYOUTS"])
 def test_what_the_models_settings_lack_is_one_line(command, name, refused, monkeypatch):
     monkeypatch.delattr(settings, name)
-    assert f"model/settings.py lacks {name}: contracts/__init__.py says where" in refused(command)
+    assert f"model/settings.py lacks {name}: contracts/settings.py says what it must give" in refused(command)
 
 
-def test_the_files_that_the_model_lacks_are_one_line(refused, tmp_path, monkeypatch):
+def test_a_file_that_the_model_lacks_is_one_line(refused, tmp_path, monkeypatch):
     monkeypatch.setattr(settings, "__file__", str(tmp_path / "settings.py"))
     (tmp_path / "config.py").touch()
-    assert "model/ lacks figures.py, plain.py: contracts/__init__.py says where" in refused("pretrain")
+    (tmp_path / "figures.py").touch()
+    assert "model/ lacks plain.py: results/export.py says what it must give" in refused("pretrain")
 
 
 @pytest.mark.parametrize("name", ["SHARES", "pictures"])
 def test_what_the_models_figures_lack_is_one_line(name, refused, tmp_path, monkeypatch):
     monkeypatch.delattr(figures, name)
     (tmp_path / METRICS_FILE).write_text("step,val_loss\n9,0.5\n")
-    assert f"model/figures.py lacks {name}: contracts/__init__.py says" in refused("report", "--from", tmp_path)
+    assert f"model/figures.py lacks {name}: drawing/theme.py says what" in refused("report", "--from", tmp_path)
 
 
 @pytest.mark.parametrize("networks", [None, {}, {"another": NETWORK}], ids=str)
 def test_a_network_that_networks_does_not_have_is_one_line(networks, refused, tiny_run, monkeypatch):
     if networks is None:
         monkeypatch.delattr(config, "NETWORKS")
-        assert "model/config.py lacks NETWORKS: contracts/__init__.py says" in refused("pretrain", *tiny_run)
+        assert "model/config.py lacks NETWORKS: contracts/config.py says what" in refused("pretrain", *tiny_run)
     else:
         monkeypatch.setattr(config, "NETWORKS", networks)
         answer = refused("pretrain", *tiny_run)

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 from .contracts.errors import ToldError, UserError, need, need_files
-from .contracts.names import COUNTED, COUNTS, LAYOUTS_FILE, NUM_ITEMS, SETTINGS_FILE
+from .contracts.names import COUNTED, COUNTS, LAYOUTS_FILE, NUM_ITEMS, REFERENCES, SETTINGS_FILE
 from .contracts.settings import ParallelSettings
 from .model import settings as model
 from .model.settings import Settings
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     launch.is_command = argv is None
     command, arguments = _split(sys.argv[1:] if argv is None else argv)
     try:
-        need_files(Path(str(model.__file__)).parent, "config.py", "figures.py", "plain.py")
+        need_files(Path(str(model.__file__)).parent)
         need(model, "FINETUNE", "FROM_START", "LAYOUTS")
         return COMMANDS[command](arguments)
     except UserError as error:
@@ -88,7 +88,7 @@ def finetune(argv: list[str]) -> int:
     argv = rename(argv, "--from", "--from_run")
     given = _parse("finetune", argv, model.FINETUNE)
     if given.from_run is None:
-        if _is_resumed(given):  # and knows where it started
+        if given.foreign_start or _is_resumed(given):  # which knows where it started
             return _train("finetune", argv, model.FINETUNE)
         raise UserError("finetune needs --from RUN, the folder of the run whose weights it starts from")
     start = load_settings(Path(given.from_run))
@@ -105,9 +105,12 @@ def evaluate(argv: list[str]) -> int:
     settings = _settings_of_run("evaluate", argv)
     result = _import("results.evaluate", settings).evaluate(settings)
     _say("  ".join(f"{name} {value:.4f}" for name, value in result.items() if isinstance(value, float)))
+    for name, figures in result[REFERENCES].items():
+        _say(f"{name}: {'  '.join(f'{figure} {value:.4f}' for figure, value in figures.items())}")
     counted = "" if result[COUNTED] == "items" else f" with {max(result[COUNTS].values()):,} {result[COUNTED]}"
     _say(f"over {result[NUM_ITEMS]:,} test items{counted}; written to {settings.run_dir}")
-    _say(f"Next: {PROG} report --from {settings.run_dir}")
+    if Path(settings.run_dir, SETTINGS_FILE).exists():  # else there is no run to report on
+        _say(f"Next: {PROG} report --from {settings.run_dir}")
     return 0
 
 
@@ -132,11 +135,16 @@ def report(argv: list[str]) -> int:
 
 def export(argv: list[str]) -> int:
     """Write the network of a run for plain PyTorch, as safetensors: --from RUN [--output DIR]."""
-    parser = argparse.ArgumentParser(prog=f"{PROG} export", description=_first_line(export))
+    parser = argparse.ArgumentParser(
+        prog=f"{PROG} export",
+        description=_first_line(export),
+        epilog="The settings of evaluate may follow.",
+        allow_abbrev=False,
+    )
     parser.add_argument("--from", dest="run", metavar="RUN", help="folder of the run")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write; default: RUN/export")
-    given = parser.parse_args(argv)
-    settings = _settings_of_run("export", ["--from", given.run] if given.run else [])
+    given, others = parser.parse_known_args(argv)
+    settings = _settings_of_run("export", [*(["--from", given.run] if given.run else []), *others])
     _quiet_unless(settings.verbose)
     with _explained():
         from .results.export import export_run
@@ -200,6 +208,9 @@ def _train(command: str, argv: list[str], defaults: Settings) -> int:
     settings = _parse(command, argv, defaults)
     if _is_resumed(settings):  # and keeps what it is not told to change
         settings = _parse(command, argv, load_settings(Path(settings.run_dir)))
+    elif settings.foreign_start:
+        taken = {name: value for name, value in settings.from_start().items() if name in model.FROM_START}
+        settings = _parse(command, argv, replace(defaults, **taken))
     holds_run(_checked(settings))  # which raises, before the imports, what would be raised after them
     result = _import("training.train", settings).train(settings)
     if result.has_stopped:
@@ -244,20 +255,39 @@ def _explained() -> Iterator[None]:
 
 
 def _parse(command: str, argv: list[str], defaults: Settings) -> Settings:
-    return parse(argv, defaults, f"{PROG} {command}", _first_line(COMMANDS[command]))
+    settings = parse(argv, defaults, f"{PROG} {command}", _first_line(COMMANDS[command]))
+    if command != "predict":
+        for name, mend in Settings.ONLY_PREDICT.items():
+            if getattr(settings, name) != getattr(Settings(), name):
+                raise UserError(f"--{name} is for predict only: {mend}")
+    return settings
 
 
 def _settings_of_run(command: str, argv: list[str]) -> Settings:
     """Return the settings of the run that --from names, with this command line's changes, in a layout of its own."""
-    argv = rename(argv, "--from", "--run_dir")
-    if not any(word.split("=")[0] in ("--run_dir", "-h", "--help") for word in argv):
+    argv, nowhere = rename(argv, "--from", "--run_dir"), replace(Settings(), run_dir="")
+    given = _parse(command, argv, nowhere)
+    if given.foreign_start:
+        return _settings_of_foreign(command, argv, given)
+    if not given.run_dir:
         raise UserError(f"{command} needs --from RUN, the folder of a trained run")
-    run = _parse(command, argv, Settings()).run_dir
-    saved = load_settings(Path(run))
+    saved = load_settings(Path(given.run_dir))
     training = replace(saved.training, micro_batch_size=None)
-    settings = _parse(command, argv, replace(saved, run_dir=run, parallel=ParallelSettings(), training=training))
+    own = replace(saved, run_dir=given.run_dir, parallel=ParallelSettings(), training=training)
+    settings = _parse(command, argv, own)
     check_same_sizes(settings, saved)
     return _checked(settings)
+
+
+def _settings_of_foreign(command: str, argv: list[str], given: Settings) -> Settings:
+    """Return the settings of a network that another program trained; what is made of it goes to a folder of no run."""
+    if not given.run_dir:
+        raise UserError(f"{command} needs --run_dir DIR, a folder for what it makes of {given.foreign_start}")
+    if Path(given.run_dir, SETTINGS_FILE).exists():
+        raise UserError(
+            f"{given.run_dir} holds a run: name another --run_dir for what {command} makes of {given.foreign_start}"
+        )
+    return _checked(_parse(command, argv, replace(Settings(), **given.from_start())))
 
 
 def _checked(settings: Settings) -> Settings:

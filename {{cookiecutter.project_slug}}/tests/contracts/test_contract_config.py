@@ -6,6 +6,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 import torch
+from megatron.core import dist_checkpointing
 from stand_ins import NumberConfig, NumberLoss
 
 from {{cookiecutter.__package_name}}.contracts.config import NetworkConfig, check_config
@@ -16,6 +17,7 @@ from {{cookiecutter.__package_name}}.contracts.settings import ModelSettings
 from {{cookiecutter.__package_name}}.contracts.stage import PipelineStage
 from {{cookiecutter.__package_name}}.model.config import NETWORKS
 from {{cookiecutter.__package_name}}.model.settings import FINETUNE, LAYOUTS, Settings
+from {{cookiecutter.__package_name}}.training import train
 from {{cookiecutter.__package_name}}.training.train import make_module
 
 UNCHECKED = NetworkConfig.read_training
@@ -59,6 +61,13 @@ def test_a_loss_that_is_not_called_so_is_told(monkeypatch):
     assert str(caught.value) == f"model/losses.py: {words}"
 
 
+def test_a_useful_share_that_no_loss_reports_is_told(monkeypatch):
+    monkeypatch.setattr(NumberConfig, "useful", "fill")
+    with pytest.raises(UserError) as caught:
+        check_config("numbers", {"numbers": NumberConfig})
+    assert str(caught.value) == "model/config.py: NumberConfig.useful is fill, no figure of NumberLoss"
+
+
 def test_a_network_that_is_not_registered_is_told():
     with pytest.raises(UserError) as caught:
         check_config("mixer", {"numbers": NumberConfig, "others": NumberConfig})
@@ -93,15 +102,62 @@ def test_what_a_file_of_the_model_lacks_is_told():
     need(file, "SHARES")
     with pytest.raises(UserError) as caught:
         need(file, "SHARES", "pictures", "captions")
-    words = "lacks pictures, captions: contracts/__init__.py says where to read of it"
+    words = "lacks pictures, captions: drawing/theme.py says what it must give"
     assert str(caught.value) == f"model/figures.py {words}"
 
 
 def test_a_config_may_keep_and_predict_nothing():
     assert NumberConfig.keep({"answer": torch.zeros(2)}, {"idx": torch.arange(2)}) == {}
     assert NumberConfig.predictions({}) == {}
+    assert NumberConfig.scores({}) == {}
+    assert NumberConfig.references(Settings()) == {}
+
+
+def test_what_is_tested_is_predicted_unless_a_config_says_otherwise():
+    class Fewer(NumberConfig):
+        read_test = staticmethod(lambda settings: range(7))
+
+    assert (len(NumberConfig.read_predict(Settings())), len(Fewer.read_predict(Settings()))) == (10, 7)
+
+
+@dataclass
+class Asking(NumberConfig):
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Sizes(ModelSettings):
+    sequence_length: int = 1
+
+
+def test_a_config_is_given_the_settings_of_predict_that_it_has_a_field_for(monkeypatch):
+    monkeypatch.setattr(train, "config_of", lambda settings: Asking)
+    seen = []
+    for only in ({}, {"seed": "leave it out", "run_dir": "leave it out"}):
+        monkeypatch.setattr(Settings, "ONLY_PREDICT", only)
+        seen.append(make_module(replace(Settings(), seed=7, model=Sizes()), start_weights=None).config.seed)
+    assert seen == [0, 7]
 
 
 def test_what_settings_do_not_name_is_not_dropped():
     config = NumberConfig()
     assert (config.hidden_dropout, config.attention_dropout) == (0, 0)  # 0.1 in Megatron
+
+
+@dataclass
+class ForeignConfig(NumberConfig):
+    """Starts from weights of one number, which it finds in the name of a folder."""
+
+    def load_foreign(self, stage):
+        for weight in stage.parameters():
+            torch.nn.init.constant_(weight, float(self.foreign_start_dir))
+
+
+def test_a_network_loads_a_foreign_start_unless_there_is_a_checkpoint(megatron, tmp_path):
+    stage = ForeignConfig(foreign_start_dir="3").configure_model()
+    assert all((weight == 3).all() for weight in stage.parameters())
+    dist_checkpointing.save(stage.sharded_state_dict(prefix="module."), str(tmp_path))
+    resumed = ForeignConfig(foreign_start_dir="4", start_weights_dir=str(tmp_path)).configure_model()
+    assert all((weight == 3).all() for weight in resumed.parameters())
+    drawn = ForeignConfig().configure_model()
+    assert not all((weight == 3).all() for weight in drawn.parameters())

@@ -216,12 +216,12 @@ RIGHT = Counted(VALUES, WHERE)
 @pytest.mark.parametrize(
     ("given", "gave"),
     [
-        ((RIGHT,), r"\['\(\(4, 5\), \(4, 5\)\)'\]"),
-        ((RIGHT, RIGHT, RIGHT), r"\['\(\(4, 5\).*"),
-        ((RIGHT, Counted(VALUES, WHERE[:, 0])), r"\[.*, '\(\(4, 5\), \(4,\)\)'\]"),
-        ((RIGHT, Counted(VALUES[:2], WHERE[:2])), r"\[.*, '\(\(2, 5\), \(2, 5\)\)'\]"),
-        ((RIGHT, Counted(VALUES.mean(), WHERE.all())), r"\[.*, '\(\(\), \(\)\)'\]"),
-        ((RIGHT, Counted(VALUES, VALUES)), r"\[.*\]"),
+        ((RIGHT,), r"\['\(float32 \(4, 5\), bool \(4, 5\)\)'\]"),
+        ((RIGHT, RIGHT, RIGHT), r"\['\(float32 \(4, 5\).*"),
+        ((RIGHT, Counted(VALUES, WHERE[:, 0])), r"\[.*, '\(float32 \(4, 5\), bool \(4,\)\)'\]"),
+        ((RIGHT, Counted(VALUES[:2], WHERE[:2])), r"\[.*, '\(float32 \(2, 5\), bool \(2, 5\)\)'\]"),
+        ((RIGHT, Counted(VALUES.mean(), WHERE.all())), r"\[.*, '\(float32 \(\), bool \(\)\)'\]"),
+        ((RIGHT, Counted(VALUES, VALUES)), r"\[.*, '\(float32 \(4, 5\), float32 \(4, 5\)\)'\]"),
         ((RIGHT, VALUES), r"\[.*, 'Tensor'\]"),
         ((RIGHT, (VALUES, WHERE)), r"\[.*, 'tuple'\]"),
         (RIGHT, r"\['Tensor', 'Tensor'\]"),

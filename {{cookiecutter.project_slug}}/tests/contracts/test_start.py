@@ -13,6 +13,7 @@ from torch import nn
 from {{cookiecutter.__package_name}}.contracts.start import (
     StartWeightsError,
     load_start_weights,
+    new_weights,
     start_weights,
 )
 from {{cookiecutter.__package_name}}.model.settings import FINETUNE
@@ -113,6 +114,29 @@ def test_a_stage_without_heads_loads_what_it_has(checkpoint):
 def test_a_prefix_that_names_nothing_is_refused_with_the_parts_that_there_are(checkpoint):
     told = refusal(checkpoint, ("head", "tail"))
     assert told == "--new_heads tail: the network has no such part; its parts are body, head, head_norm."
+
+
+class TiedStand(NumberStage):
+    """The head has a copy of the body's bias, which a checkpoint holds once."""
+
+    def sharded_state_dict(self, prefix="", *args, **kwargs):
+        state = super().sharded_state_dict(prefix, *args, **kwargs)
+        tied = state[f"{prefix}head.copy"]
+        tied.key, tied.replica_id = f"{prefix}body.bias", (1, 0, 0)
+        return state
+
+    def __init__(self, *arguments, **settings):
+        super().__init__(*arguments, **settings)
+        self.head.copy = nn.Parameter(torch.zeros(self.config.hidden_size))
+
+
+def test_a_copy_of_a_tied_weight_is_no_part_of_the_head_that_it_stands_in(checkpoint, monkeypatch):
+    monkeypatch.setattr(NumberConfig, "stage_class", TiedStand)
+    loaded = build(checkpoint, ("head",))
+    assert torch.equal(loaded.head.copy, checkpoint[1]["body.bias"])
+    new = {id(weight) for weight in new_weights(loaded, ("head",))}
+    assert new == {id(loaded.head.weight), id(loaded.head.bias)}
+    assert id(loaded.head.copy) in {id(weight) for weight in new_weights(loaded, ("body",))}
 
 
 @pytest.mark.parametrize("prefix", ["hea", "head.wei", "head."])

@@ -6,7 +6,7 @@ import torch
 from stand_ins import Batches, Numbers, assert_same
 
 from {{cookiecutter.__package_name}}.contracts.item import DataError, Index, Indices
-from {{cookiecutter.__package_name}}.contracts.view import Section, View, collate, split_validation
+from {{cookiecutter.__package_name}}.contracts.view import Section, View, collate, innermost, split_validation
 
 BOTH = pytest.mark.parametrize("kind", [Numbers, Batches])
 
@@ -20,6 +20,11 @@ class Turned(View):
 
     def places(self, index):
         return len(self.dataset) - 1 - index, index + 1
+
+
+def test_the_innermost_of_views_is_no_view():
+    numbers = Numbers(10)
+    assert innermost(numbers) is innermost(Turned(Section(numbers, 2, 8), 3)) is numbers
 
 
 # What a dataset is asked

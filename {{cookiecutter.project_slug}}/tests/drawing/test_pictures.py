@@ -14,6 +14,7 @@ from {{cookiecutter.__package_name}}.drawing.pictures import (
     confusion,
     latent_space,
     principal_components,
+    shortened,
 )
 from {{cookiecutter.__package_name}}.drawing.theme import LIGHT
 
@@ -44,6 +45,20 @@ def test_every_label_has_a_badge_and_clouds_stay_light() -> None:
     assert len(axes.collections[0].get_offsets()) == MOST_POINTS
 
 
+def test_names_of_labels_are_told_below_the_cloud_those_that_are_there() -> None:
+    names = ["north", "a name that is far too long", "south"]
+    figure = latent_space(LIGHT, np.eye(4), np.array([2, 1, 1, 2]), names)
+    (legend,) = figure.legends
+    words = ["1  a name that is far to\N{HORIZONTAL ELLIPSIS}", "2  south"]
+    assert [text.get_text() for text in legend.get_texts()] == words
+    assert [text.get_text() for text in figure.axes[0].texts] == ["1", "2"]
+    assert [line.get_color() for line in legend.get_lines()] == [COLOURS[1], COLOURS[2]]
+
+
+def test_a_name_is_shortened_only_if_it_is_too_long() -> None:
+    assert [shortened("north", most) for most in (4, 5, 6)] == ["nor\N{HORIZONTAL ELLIPSIS}", "north", "north"]
+
+
 def test_badges_are_pushed_apart() -> None:
     moved = _push_apart(np.array([[0.0, 0.0], [0.0, 0.0], [0.1, 0.0], [5.0, 5.0]]), 1.0)
     gaps = np.linalg.norm(moved[:, None] - moved[None], axis=-1) + 9 * np.eye(4)
@@ -67,10 +82,11 @@ def test_predicted_over_true_has_equal_axes_and_names_its_line() -> None:
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["predicted = true"]
 
 
+@pytest.mark.parametrize("name", ["", "a name too long"])
 @pytest.mark.parametrize("labels", [2, 4, 10, MOST_COUNTED])
-def test_recall_stands_beside_its_row_and_its_name_beside_the_matrix(labels: int) -> None:
+def test_recall_stands_beside_its_row_and_its_name_beside_the_matrix(labels: int, name: str) -> None:
     with matplotlib.style.context(LIGHT.style()):
-        figure = confusion(LIGHT, 1000 * np.eye(labels, dtype=int))
+        figure = confusion(LIGHT, 1000 * np.eye(labels, dtype=int), [f"{name} {n}" for n in range(labels) if name])
         figure.draw_without_rendering()
     matrix, (recall,) = figure.axes[0], figure.axes[0].child_axes
     assert [text.get_text() for text in recall.get_yticklabels()] == ["100.0%"] * labels
@@ -89,6 +105,12 @@ def test_a_row_of_the_confusion_matrix_is_a_true_label_and_recall_its_share() ->
     assert recall.get_yticks().tolist() == [0, 2]
     assert [text.get_text() for text in recall.get_yticklabels()] == ["50.0%", "75.0%"]
     np.testing.assert_allclose(axes.get_children()[0].get_array() ** 2, [[0.5, 0.5, 0], [0, 0, 0], [0, 0.25, 0.75]])
+
+
+def test_labels_have_their_names_on_both_axes() -> None:
+    (axes,) = confusion(LIGHT, np.eye(2, dtype=int), ["north", "south"]).axes
+    for ticks in (axes.get_xticklabels(), axes.get_yticklabels()):
+        assert [text.get_text() for text in ticks] == ["north", "south"]
 
 
 def test_beyond_the_most_labels_no_number_is_written() -> None:

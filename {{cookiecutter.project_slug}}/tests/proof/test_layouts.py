@@ -21,6 +21,7 @@ from {{cookiecutter.__package_name}}.proof.differences import BOUNDS, compare
 from {{cookiecutter.__package_name}}.proof.ranks import run_ranks
 from {{cookiecutter.__package_name}}.results.evaluate import evaluate, predict
 from {{cookiecutter.__package_name}}.training.run_settings import save_settings
+from {{cookiecutter.__package_name}}.training.train import make_module
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -128,7 +129,7 @@ def score(spread, finetuned, run, batch):
     settings = spread.settings(change(finetuned.settings, training={"global_batch_size": batch}), run)
     ranks = {"processes": spread.parallel.devices, "logs": run.with_name("logs")}
     answers = run_ranks(evaluate, settings, **ranks)
-    if NETWORKS[settings.network].predictions(outputs(run)):
+    if make_module(settings, start_weights=None).config.predictions(outputs(run)):
         run_ranks(predict, settings, **ranks)
     return answers
 
@@ -171,7 +172,7 @@ def test_every_layout_scores_and_predicts_every_item_once_in_order(name, finetun
     [expected] = score(REFERENCE, finetuned, alone, batch)
     for answer in score(layout(name), finetuned, together, batch):  # on every rank
         for key, value in expected.items():
-            assert answer[key] == (pytest.approx(value, rel=1e-6, abs=1e-6) if isinstance(value, float) else value)
+            assert answer[key] == (pytest.approx(value, rel=1e-6, abs=1e-5) if isinstance(value, float) else value)
     assert np.array_equal(outputs(together)[names.IDX], np.arange(items))
     check_same(outputs(together), outputs(alone))
     if (alone / names.PREDICTIONS_FILE).exists():

@@ -1,6 +1,5 @@
-"""Scores and predictions: what the files hold, and that what does not fit together is told in one line."""
+"""Scores: what the files of an evaluation hold, and that what does not fit together is told in one line."""
 
-import csv
 import json
 import re
 import shutil
@@ -11,55 +10,15 @@ import numpy as np
 import pytest
 import torch
 from best_network import best_network
-from conftest import TINY, Trained, run
+from conftest import TINY, Trained, arrays_of, run
 
 from {{cookiecutter.__package_name}}.contracts import names
+from {{cookiecutter.__package_name}}.contracts.errors import UserError
 from {{cookiecutter.__package_name}}.contracts.loss import Counted, LossReduction
-from {{cookiecutter.__package_name}}.contracts.view import Section
 from {{cookiecutter.__package_name}}.model.config import NETWORKS
 from {{cookiecutter.__package_name}}.training.resampling import PaddedToMultiple
 
-pytestmark = pytest.mark.slow
-
-MOST_ITEMS = 2 * TINY.training.global_batch_size + 7  # so that the last batch is not full
-
-
-@pytest.fixture(autouse=True)
-def few_items(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave only the first items of every test set."""
-    for config in NETWORKS.values():
-        monkeypatch.setattr(config, "read_test", shortened(config.read_test))
-
-
-def shortened(read: Any) -> Any:
-    def read_first(settings: Any) -> Section:
-        items = read(settings)
-        return Section(items, 0, min(MOST_ITEMS, len(items)))
-
-    return staticmethod(read_first)
-
-
-@pytest.fixture
-def folder(pretrained: Trained, tmp_path: Path) -> Path:
-    """A copy of a trained run."""
-    return Path(shutil.copytree(pretrained.folder, tmp_path / "run"))
-
-
-@pytest.fixture
-def pair(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Give the network of that run other parts: keep=, predictions=, or a loss."""
-
-    def change(**parts: Any) -> None:
-        for name, part in parts.items():
-            is_loss = isinstance(part, type)
-            monkeypatch.setattr(NETWORKS[TINY.network], name, part if is_loss else staticmethod(part))
-
-    return change
-
-
-def arrays_of(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path) as arrays:
-        return dict(arrays)
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_items")]
 
 
 class Thirds(LossReduction):
@@ -75,7 +34,8 @@ class Thirds(LossReduction):
 
 
 def test_evaluation_holds_sums_over_counts_and_what_they_count(folder: Path, pair: Any, capsys: Any) -> None:
-    pair(loss_reduction_class=Thirds, keep=lambda output, batch: {})
+    references = {"a guess": {"loss": 2.5, "other": 7.0}, "a rule": {"loss": 1.5}}
+    pair(loss_reduction_class=Thirds, keep=lambda output, batch: {}, references=lambda settings: references)
     assert run("evaluate", "--from", folder) == 0
     printed = capsys.readouterr().out.splitlines()
     idx = arrays_of(folder / names.OUTPUTS_FILE)[names.IDX]
@@ -87,9 +47,22 @@ def test_evaluation_holds_sums_over_counts_and_what_they_count(folder: Path, pai
         "num_items": len(idx),
         "counted": "pairs",
         "counts": {"test_loss": 2 * len(thirds), "test_other": 2 * len(idx)},
+        "references": references,
     }
-    assert f"test_loss {thirds.mean():.4f}  test_other {idx.mean() + 0.5:.4f}" in printed[-3]
+    assert f"test_loss {thirds.mean():.4f}  test_other {idx.mean() + 0.5:.4f}" in printed[-5]
+    assert printed[-4:-2] == ["a guess: loss 2.5000  other 7.0000", "a rule: loss 1.5000"]
     assert printed[-2] == f"over {len(idx)} test items with {2 * len(idx)} pairs; written to {folder}"
+
+
+def test_what_figures_are_held_against_may_be_out_of_reach(folder: Path, pair: Any, capfd: Any) -> None:
+    def references(settings: Any) -> dict[str, dict[str, float]]:
+        assert settings.run_dir == str(folder)
+        raise UserError("there is no such file")
+
+    pair(references=references)
+    assert run("evaluate", "--from", folder) == 0
+    assert "warning: the figures are not held against anything: there is no such file\n" in capfd.readouterr().err
+    assert json.loads((folder / names.EVALUATION_FILE).read_text())[names.REFERENCES] == {}
 
 
 def test_scores_and_outputs_are_those_of_the_network_item_by_item(
@@ -106,7 +79,7 @@ def test_scores_and_outputs_are_those_of_the_network_item_by_item(
     with torch.no_grad():
         output = network(batch)
         expected = loss.figures(loss.forward(batch, output)[2]["totals"])
-    assert found.keys() == {names.IDX, *output}
+    assert found.keys() - {names.NAME} == {names.IDX, *output}
     assert np.array_equal(found[names.IDX], np.arange(len(items)))
     for name, value in output.items():
         scale = max(float(value.abs().max()), 1.0)
@@ -126,6 +99,7 @@ def test_outputs_keep_their_kind_but_for_bfloat16_and_padding_is_gone(folder: Pa
     pair(keep=keep)
     assert run("evaluate", "--from", folder) == 0
     found = arrays_of(folder / names.OUTPUTS_FILE)
+    found.pop(names.NAME, None)
     idx = np.arange(len(found[names.IDX]))
     assert {name: str(array.dtype) for name, array in found.items()} == {
         **{"idx": "int64", "half": "float32", "byte": "uint8", "is_even": "bool", "pair": "int64"}
@@ -138,41 +112,28 @@ def keep_idx(output: Any, batch: Any) -> dict[str, torch.Tensor]:
     return {"seen": batch["idx"]}
 
 
-def test_predictions_are_columns_and_arrays_with_a_row_an_item(folder: Path, pair: Any, capsys: Any) -> None:
-    def predictions(kept: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        seen = kept["seen"]
-        pairs = np.stack([seen, seen], axis=1)
-        text = np.array([f"item, {n}" for n in seen])
-        return {"number": (seen / 7).astype(np.float32), "pairs": pairs, "text": text, "whole": seen * 10**6}
-
-    pair(keep=keep_idx, predictions=predictions)
-    assert run("predict", "--from", folder) == 0
-    table, others = folder / names.PREDICTIONS_FILE, folder / names.PREDICTED_ARRAYS_FILE
-    assert capsys.readouterr().out.splitlines()[-1] == f"wrote {table} and {others}"
-    with table.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert rows == [
-        {"idx": f"{n}", "number": f"{np.float32(n / 7):.6f}", "text": f"item, {n}", "whole": f"{n * 10**6}"}
-        for n in range(len(rows))
-    ]
-    arrays = arrays_of(others)
-    assert arrays.keys() == {"idx", "pairs"}
-    assert np.array_equal(arrays["pairs"], np.arange(len(rows))[:, None] * [1, 1])
-    assert np.array_equal(arrays["idx"], np.arange(len(rows)))
-
-
-def test_without_arrays_there_is_only_the_table_and_what_is_not_finite_is_told(
-    folder: Path, pair: Any, capfd: Any
-) -> None:
-    def predictions(kept: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {"score": np.where(kept["seen"] == 3, np.nan, 1.0)}
-
-    pair(keep=keep_idx, predictions=predictions)
-    assert run("predict", "--from", folder) == 0
+def test_scores_of_the_whole_test_set_stand_beside_the_means(folder: Path, pair: Any, capfd: Any) -> None:
+    pair(keep=keep_idx, scores=lambda kept: {"middle": float(np.median(kept["seen"])), "none": float("nan")})
+    assert run("evaluate", "--from", folder) == 0
+    found = json.loads((folder / names.EVALUATION_FILE).read_text())
+    middle = np.median(arrays_of(folder / names.OUTPUTS_FILE)["seen"])
+    assert found["test_middle"] == middle and np.isnan(found["test_none"])
+    assert set(found[names.COUNTS]).isdisjoint({"test_middle", "test_none"})
     out, err = capfd.readouterr()
-    assert out.splitlines()[-1] == f"wrote {folder / names.PREDICTIONS_FILE}"
-    assert "warning: some predictions are not finite, first score of item 3\n" in err
-    assert not (folder / names.PREDICTED_ARRAYS_FILE).exists()
+    assert f"test_middle {middle:.4f}  test_none nan" in out
+    assert "warning: test_none is nan\n" in err
+
+
+def test_hooks_may_be_methods_that_read_the_config(folder: Path, monkeypatch: pytest.MonkeyPatch, pair: Any) -> None:
+    config, layers = NETWORKS[TINY.network], TINY.model.num_layers
+    monkeypatch.setattr(config, "keep", lambda self, output, batch: {"a": batch["idx"] * self.num_layers})
+    monkeypatch.setattr(config, "scores", lambda self, kept: {"size": float(self.num_layers)})
+    monkeypatch.setattr(config, "predictions", lambda self, kept: {"b": kept["a"] + self.num_layers})
+    assert run("evaluate", "--from", folder) == 0
+    assert json.loads((folder / names.EVALUATION_FILE).read_text())["test_size"] == layers
+    assert run("predict", "--from", folder) == 0
+    row = (folder / names.PREDICTIONS_FILE).read_text().splitlines()[3].split(",")
+    assert (row[0], row[-1]) == ("2", f"{3 * layers}")
 
 
 class Nothing(LossReduction):
@@ -192,15 +153,18 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"keep": lambda output, batch: {"mean": batch["idx"].float().mean()}},
         rf"model/results.py: keep gives .'mean': \(\)., not a row for each of {BATCH} items",
     ),
-    "too few predictions": (
-        {"keep": keep_idx, "predictions": lambda kept: {"half": kept["seen"][1:]}},
-        r"model/results.py: predictions gives half of \(\d+,\), not an array of \d+ rows",
+    "scores of what is not kept": (
+        {"keep": keep_idx, "scores": lambda kept: kept["unseen"]},
+        r"model/results.py: scores wants 'unseen'; keep gives seen, idx",
     ),
-    "a list": (
-        {"keep": keep_idx, "predictions": lambda kept: {"half": kept["seen"].tolist()}},
-        r"model/results.py: predictions gives half of list, not an array of \d+ rows",
+    "a score that is no float": (
+        {"scores": lambda kept: {"whole": 3}},
+        "model/results.py: scores gives whole as 3: give a float, under a name that the loss does not have",
     ),
-    "nothing": ({"predictions": lambda kept: {}}, f", {TINY.network}, predicts nothing for an item: give another run"),
+    "a score of the loss's name": (
+        {"scores": lambda kept: {"loss": 3.0}},
+        "model/results.py: scores gives loss as 3.0: give a float, under a name that the loss does not have",
+    ),
     "nothing counted": ({"loss_reduction_class": Nothing}, "test_loss is a mean over no items: none of the items has"),
 }
 
@@ -209,8 +173,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 def test_what_does_not_fit_is_one_line_and_leaves_nothing(case: str, folder: Path, pair: Any, refused: Any) -> None:
     parts, answer = WRONG[case]
     pair(**parts)
-    command = "predict" if "predictions" in parts else "evaluate"
-    assert re.search(answer, refused(command, "--from", folder))
+    assert re.search(answer, refused("evaluate", "--from", folder))
 
 
 @pytest.mark.parametrize("trained", ["pretrained", "finetuned"])

@@ -15,6 +15,7 @@ from conftest import TINY, change, run
 from safetensors.torch import load_file
 
 from {{cookiecutter.__package_name}}.contracts import names
+from {{cookiecutter.__package_name}}.contracts.config import NetworkConfig
 from {{cookiecutter.__package_name}}.contracts.errors import UserError
 from {{cookiecutter.__package_name}}.contracts.item import DataError
 from {{cookiecutter.__package_name}}.contracts.settings import ParallelSettings
@@ -22,13 +23,7 @@ from {{cookiecutter.__package_name}}.model.config import NETWORKS
 from {{cookiecutter.__package_name}}.model.settings import LAYOUTS, ModelSettings, Settings
 from {{cookiecutter.__package_name}}.proof.layouts import train_in_ranks
 from {{cookiecutter.__package_name}}.results import export
-from {{cookiecutter.__package_name}}.results.export import (
-    MODEL_FILE,
-    PLAIN_FILE,
-    TOLERANCES,
-    WEIGHTS_FILE,
-    export_run,
-)
+from {{cookiecutter.__package_name}}.results.export import MODEL_FILE, PLAIN_FILE, TOLERANCES, export_run
 from {{cookiecutter.__package_name}}.runtime.checkpoint import best_checkpoint
 from {{cookiecutter.__package_name}}.training.train import DTYPES, make_data
 
@@ -40,6 +35,16 @@ CASES: dict[str, dict[str, Any]] = {
     "bf16": {"training": {"max_steps": 10, "precision": "bf16"}},
     "split": {"network": LAYOUTS.network, "parallel": SPLIT, "training": {"max_steps": 10, "micro_batch_size": 16}},
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def generally():
+    """Export as the house does, whatever your networks do instead."""
+    with pytest.MonkeyPatch.context() as patch:
+        for config in NETWORKS.values():
+            patch.setattr(config, "export", NetworkConfig.export)
+            patch.setattr(config, "export_files", NetworkConfig.export_files)
+        yield
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -64,7 +69,7 @@ def exported(settings, tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 def test_the_weights_are_all_there_as_they_were_trained(settings, exported, megatron):
-    weights, expected = load_file(exported / WEIGHTS_FILE), dict(best_network(settings).named_parameters())
+    weights, expected = load_file(exported / names.WEIGHTS_FILE), dict(best_network(settings).named_parameters())
     assert weights.keys() == expected.keys()
     for name, weight in weights.items():
         assert weight.dtype == DTYPES[settings.training.precision]
@@ -132,7 +137,7 @@ def scaled(output: dict[str, torch.Tensor], by: float) -> dict[str, torch.Tensor
 def test_plain_pytorch_that_answers_the_same_goes_with_it(plain, pretrained, tmp_path, capsys):
     plain.answers(lambda output: scaled(output, TOLERANCES["fp32"] / 2))
     folder = export_run(pretrained.settings, tmp_path / "export")
-    assert files_of(folder).keys() == {WEIGHTS_FILE, MODEL_FILE, PLAIN_FILE}
+    assert files_of(folder).keys() == {names.WEIGHTS_FILE, MODEL_FILE, PLAIN_FILE}
     assert (folder / PLAIN_FILE).read_bytes() == plain.file.read_bytes()
     [asked] = plain.asked
     assert asked == set(json.loads((folder / MODEL_FILE).read_text())["inputs"])
@@ -157,7 +162,7 @@ def test_plain_pytorch_that_is_another_network_is_left_out_in_words(other, plain
     change, words = OTHERS[other]
     plain.answers(change)
     folder = export_run(pretrained.settings, tmp_path / "export")
-    assert files_of(folder).keys() == {WEIGHTS_FILE, MODEL_FILE}
+    assert files_of(folder).keys() == {names.WEIGHTS_FILE, MODEL_FILE}
     model = json.loads((folder / MODEL_FILE).read_text())
     problem = words.format(last=list(model["outputs"])[-1])
     told = capsys.readouterr().err
@@ -188,8 +193,8 @@ def test_a_network_whose_data_are_not_here_is_exported_in_words(pretrained, tmp_
 
     monkeypatch.setattr(CONFIG, "read_test", staticmethod(read_test))
     away = files_of(export_run(pretrained.settings, tmp_path / "away"))
-    assert away.keys() == {WEIGHTS_FILE, MODEL_FILE}
-    assert away[WEIGHTS_FILE] == own[WEIGHTS_FILE]
+    assert away.keys() == {names.WEIGHTS_FILE, MODEL_FILE}
+    assert away[names.WEIGHTS_FILE] == own[names.WEIGHTS_FILE]
     assert json.loads(away[MODEL_FILE]) == {**json.loads(own[MODEL_FILE]), "inputs": None, "outputs": None}
     problem = "the network cannot be tried on test items (DataError: nowhere/items.npz is missing: fetch it)"
     assert f"no load.py: {problem}; nor does model.json say" in capsys.readouterr().err
@@ -204,8 +209,25 @@ def test_a_weight_with_two_names_is_exported_under_both(pretrained, tmp_path, mo
         return {**weights, "tied": next(iter(weights.values()))}
 
     monkeypatch.setattr(CONFIG.stage_class, "state_dict", with_tied)
-    weights = load_file(export_run(pretrained.settings, tmp_path / "export") / WEIGHTS_FILE)
+    weights = load_file(export_run(pretrained.settings, tmp_path / "export") / names.WEIGHTS_FILE)
     assert [name for name, weight in weights.items() if torch.equal(weight, weights["tied"])] > ["tied"]
+
+
+@pytest.mark.slow
+def test_a_config_may_write_the_weights_in_its_own_way(pretrained, tmp_path, monkeypatch, capsys):
+    def write(config: Any, folder: Path, weights: Any, settings: Settings, description: Any) -> str:
+        (folder / "weights.txt").write_text(f"{len(weights)} of {settings.run_dir} in {description['dtype']}")
+        return "for those who read text"
+
+    monkeypatch.setattr(CONFIG, "export", write)
+    monkeypatch.setattr(CONFIG, "export_files", ("weights.txt", "head.txt"))
+    folder = export_run(pretrained.settings, tmp_path / "export")
+    assert files_of(folder).keys() == {"weights.txt", MODEL_FILE}
+    assert (folder / "weights.txt").read_text() == f"{len(pretrained.end)} of {pretrained.folder} in float32"
+    assert "for those who read text" in capsys.readouterr().err.splitlines()
+    (folder / "head.txt").touch()
+    export_run(pretrained.settings, folder)
+    assert files_of(folder).keys() == {"weights.txt", MODEL_FILE}
 
 
 @pytest.mark.slow
@@ -215,7 +237,7 @@ def test_the_command_exports_into_the_run_and_again_over_it(pretrained, tmp_path
     assert run("export", "--from", moved) == 0
     assert capsys.readouterr().out == f"wrote {folder}\n"
     before = files_of(folder)
-    assert {WEIGHTS_FILE, MODEL_FILE} <= before.keys() <= {WEIGHTS_FILE, MODEL_FILE, PLAIN_FILE}
+    assert {names.WEIGHTS_FILE, MODEL_FILE} <= before.keys() <= {names.WEIGHTS_FILE, MODEL_FILE, PLAIN_FILE}
     modes = {path.stat().st_mode for path in (*folder.iterdir(), moved / names.SETTINGS_FILE)}
     assert len(modes) == 1, "who may read the run may read the export"
     (folder / "__pycache__").mkdir()  # as `from load import load` leaves it

@@ -54,6 +54,10 @@ def test_the_page_adapts_to_phone_and_dark_mode(document: str) -> None:
     assert LIGHT.paper in document and DARK.paper in document
 
 
+def test_details_may_have_several_lines(document: str) -> None:
+    assert "small { white-space: pre-line; }" in document
+
+
 def test_text_is_escaped_wherever_it_stands() -> None:
     harmless, evil = page("HARMLESS", [chapter("HARMLESS")]), page(EVIL, [chapter(EVIL)])
     assert Tags(evil).tags == Tags(harmless).tags

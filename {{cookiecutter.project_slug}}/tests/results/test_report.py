@@ -68,8 +68,9 @@ def test_a_run_and_the_one_it_started_from_are_drawn(tmp_path: Path) -> None:
 
 @quick
 def test_the_models_pictures_stand_in_its_order_with_its_captions(tmp_path: Path, drawings: Any) -> None:
-    page = make_report(write_run(tmp_path / "run", finetuned=True))
+    page = make_report(write_run(tmp_path / "run", finetuned=True, kinds=list("abcde")))
     assert [name for name, _ in drawings] == ["loss_curves", "metric_curves", "latent_space", "answers"]
+    assert drawings[2][1]["names"] == list("abcde")
     assert drawings[-1][1]["answer"].tolist() == [n % 5 + 0.5 for n in range(ITEMS)]
     text = text_of(page)
     assert text.index(f"{ITEMS} <vectors>.") < text.index("The true numbers and the network's.")
@@ -105,6 +106,23 @@ def test_headlines_say_what_a_loss_counts_and_nothing_of_what_has_no_count(tmp_p
     assert "test hits 50.00% ± 1.58% (standard error, 1,000 masked tokens of the test set)" in text
     assert "test perplexity 7.5 steps" in text
     assert "num items" not in text and "counted" not in text.split("samples seen")[0]
+
+
+@quick
+def test_what_other_methods_reach_stands_beside_the_figures_and_in_the_curves(tmp_path: Path, drawings: Any) -> None:
+    run = write_run(tmp_path / "run", finetuned=True)
+    assert "Level lines" not in text_of(make_report(run))
+    evaluation = json.loads((run / names.EVALUATION_FILE).read_text())
+    evaluation[names.REFERENCES] = {"a guess": {"hits": 0.5, "loss": 2}, "a rule": {"hits": 0.75, "unheard": 1}}
+    (run / names.EVALUATION_FILE).write_text(json.dumps(evaluation))
+    drawings.clear()
+    page = make_report(run)
+    assert f"{ITEMS} test items)\na guess: 50.00%\na rule: 75.00%</small>" in page.read_text()
+    assert f"test loss 0.25 mean of {ITEMS} test items a guess: 2 " in text_of(page)
+    assert "unheard" not in text_of(page)
+    drawn = {name: keywords["references"] for name, keywords in drawings if name.endswith("curves")}
+    assert drawn == {"loss_curves": {"a guess": 2}, "metric_curves": {"a guess": 0.5, "a rule": 0.75}}
+    assert text_of(page).count("Level lines: other methods, on the test set.") == 2
 
 
 @quick
@@ -212,6 +230,10 @@ BROKEN = {
     "evaluation a list": ("evaluation.json", b"[1]", r"evaluation.json cannot be used \(it is not a mapping"),
     "evaluation no number": ("evaluation.json", b'{"test_loss": "x"}', "evaluation.json cannot be used"),
     "evaluation of null": ("evaluation.json", b'{"test_loss": null}', "evaluation.json cannot be used"),
+    "count no number": ("evaluation.json", b'{"counts": {"test_loss": "x"}}', "evaluation.json cannot be used"),
+    "references a list": ("evaluation.json", b'{"test_loss": 1, "references": [3]}', "evaluation.json cannot be used"),
+    "reference no mapping": ("evaluation.json", b'{"references": {"a guess": 3}}', "evaluation.json cannot be used"),
+    "reference no number": ("evaluation.json", b'{"references": {"a": {"b": "x"}}}', "evaluation.json cannot be used"),
     "counts no mapping": ("evaluation.json", b'{"test_loss": 1, "counts": 3}', "evaluation.json cannot be used"),
     "outputs no archive": ("outputs.npz", b"junk", "outputs.npz cannot be used"),
     "outputs cut off": ("outputs.npz", b"PK\x03\x04junk", f"outputs.npz cannot be used.*`{COMMAND} evaluate --from"),
@@ -282,8 +304,20 @@ def test_a_rerun_replaces_the_old_report(tmp_path: Path) -> None:
 
 def test_the_report_works_without_torch(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", finetuned=True)
-    block = "import sys\nfor heavy in ('torch', 'lightning', 'megatron', 'nemo', 'pandas', 'matplotlib.pyplot'):\n"
-    block += f"    sys.modules[heavy] = None\nsys.path.append({str(Path(__file__).parent)!r})\n"
-    block += f"from {report.__package__} import report\nfrom written_runs import FIGURES\nreport.figures = FIGURES\n"
-    subprocess.run([sys.executable, "-c", f"{block}report.make_report({str(run)!r})"], check=True, timeout=120)
+    script = f"""
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("torch", "lightning", "megatron", "nemo", "pandas", "matplotlib.pyplot"):
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Absent())
+sys.path.append({str(Path(__file__).parent)!r})
+from {report.__package__} import report
+from written_runs import FIGURES
+report.figures = FIGURES
+report.make_report({str(run)!r})
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
     assert (run / names.REPORT_FOLDER / names.REPORT_PAGE).is_file()

@@ -20,10 +20,11 @@ ITEMS = 60
 SETTINGS = {"seed": 7, "parallel": {"tensor": 2}, "training": {"global_batch_size": 8}}
 
 
-def pictures(outputs: dict[str, np.ndarray]) -> Iterator[Drawing]:
+def pictures(outputs: dict[str, np.ndarray], settings: dict[str, Any]) -> Iterator[Drawing]:
     """Show the arrays of `write_run`: a cloud of vectors, and numbers over the true ones where there are some."""
     caption = f"{len(outputs['vector'])} <vectors>."
-    yield Drawing("cloud", caption, partial(latent_space, latent=outputs["vector"], label=outputs["kind"]))
+    kinds = {"label": outputs["kind"], "names": settings.get("kinds", ())}
+    yield Drawing("cloud", caption, partial(latent_space, latent=outputs["vector"], **kinds))
     if "volts" in outputs:
         draw = partial(answers, name="volts", answer=outputs["volts"], truth=outputs["true_volts"])
         yield Drawing("volts", "The true numbers and the network's.", draw)

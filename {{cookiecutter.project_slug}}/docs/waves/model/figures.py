@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from ..drawing.theme import Array, Drawing
 SHARES = ("accuracy",)
 
 
-def pictures(outputs: dict[str, Array]) -> Iterator[Drawing]:
+def pictures(outputs: dict[str, Array], settings: dict[str, Any]) -> Iterator[Drawing]:
     """Show what the network made of the test waves."""
     frequency, amplitude = outputs["true_frequency"], outputs["true_amplitude"]
     caption = "What the network makes of the test waves; a badge stands at the median of its frequency."

@@ -10,35 +10,53 @@ Each says
     loss_reduction_class  what is minimised and reported (loss.py)
     read_training         settings -> the training and the validation dataset
     read_test             settings -> the test dataset
+    read_predict          settings -> what `predict` predicts, if not the test dataset
     prepare               settings -> None, before: in one process of each machine, to download, say
     keep                  (output, batch) -> what evaluation and prediction keep of a micro batch
+    scores                what was kept, whole -> figures that are no means over items
     predictions           what was kept, whole -> what `predict` writes
+    references            settings -> figures that those of the run are held against
+    pieces, useful        what an item is made of, and which figure says how much of it counts: for rates
+    flops_per_item        what an item costs, for the share of the device's peak
+    load_foreign          stage -> None: gives it the weights that another program wrote to `foreign_start_dir`
+    export, export_files  what `export` writes of the weights, if not one file with all of them
 
 Outputs are large, so `keep` chooses, on the device, micro batch by micro batch: tensors with B in front, padding and
 all. They are gathered from all ranks, in the order of the test set. `evaluate` writes them to outputs.npz, which
-`figures.py` draws; `predict` writes what `predictions` makes of them.
+`figures.py` draws; `predict` writes what `predictions` makes of them. `keep`, `scores` and `predictions` may be methods
+that read the fields of the config.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from megatron.core import parallel_state
 from megatron.core.transformer.transformer_config import TransformerConfig
 from nemo.lightning import io
+from safetensors.torch import save
 from torch import Tensor
 
 from .errors import UserError
 from .item import Dataset, Item
 from .loss import LossReduction
-from .names import LOSS
+from .names import LOSS, WEIGHTS_FILE
 from .stage import PipelineStage
 from .start import StartWeightsError, load_start_weights
+
+
+class Ragged(NamedTuple):
+    """Arrays of different lengths, one for each item, one after the other."""
+
+    values: np.ndarray
+    """[all, ...]"""
+    offsets: np.ndarray
+    """int64 [N + 1]: those of item n are values[offsets[n] : offsets[n + 1]]"""
 
 
 @dataclass
@@ -61,13 +79,30 @@ class NetworkConfig(TransformerConfig, io.IOMixin):
     """Name prefixes of the only weights that the start checkpoint may lack, e.g. ("head",); None: it is a checkpoint of
     this same network."""
 
+    foreign_start_dir: str | None = None
+    """Folder that another program wrote, from which `load_foreign` loads where there is no start checkpoint."""
+
     recompute: str = "none"
     """Which activations are computed again in the backward pass: none, selective (those inside an MLP), or full (all
     but what goes from block to block)."""
 
+    join_kernels: bool = False
+    """Compile element-wise functions between matrix products into one kernel each, on GPUs: worth the seconds that it
+    takes at the start for large networks."""
+
     item_class: ClassVar[type[Item]]
     stage_class: ClassVar[type[PipelineStage]]
     loss_reduction_class: ClassVar[type[LossReduction]]
+
+    pieces: ClassVar[str | None] = None
+    """A word for the `sequence_length` positions of an item, "tokens" say, if their rate says more than that of items;
+    logged as tokens_per_second then."""
+    useful: ClassVar[str | None] = None
+    """The figure of the loss that is the share of positions that are no padding, if it reports it; logged as
+    useful_tokens_per_second then."""
+
+    export_files: ClassVar[tuple[str, ...]] = (WEIGHTS_FILE,)
+    """Names of all files that `export` may write, by which an older export is known."""
 
     # Megatron's own defaults are 0.1, which a network whose settings do not name them would silently train with.
     hidden_dropout: float = 0.0
@@ -93,6 +128,11 @@ class NetworkConfig(TransformerConfig, io.IOMixin):
         """Return the items to test with; DataError if they cannot be read."""
         raise NotImplementedError
 
+    @classmethod
+    def read_predict(cls, settings: Any) -> Dataset:
+        """Return the items to predict, those to test with by default; DataError if they cannot be read."""
+        return cls.read_test(settings)
+
     @staticmethod
     def prepare(settings: Any) -> None:
         """Make ready what is read, in one process of each machine."""
@@ -103,9 +143,36 @@ class NetworkConfig(TransformerConfig, io.IOMixin):
         return {}
 
     @staticmethod
-    def predictions(kept: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return what `predict` writes, a row an item: numbers and texts [N] as columns, arrays [N, ...] beside."""
+    def scores(kept: dict[str, np.ndarray]) -> dict[str, float]:
+        """Return figures of the whole test set that are no means over its items, such as a rank correlation, by name.
+
+        One that does not exist for this test set is NaN.
+        """
         return {}
+
+    @staticmethod
+    def predictions(kept: dict[str, np.ndarray]) -> Mapping[str, np.ndarray | Ragged]:
+        """Return what `predict` writes, a row an item: numbers and texts [N] as columns, arrays [N, ...] beside.
+
+        Arrays of different lengths are written as `<name>` and `<name>_offsets`.
+        """
+        return {}
+
+    @staticmethod
+    def references(settings: Any) -> dict[str, dict[str, float]]:
+        """Return test figures of other methods, on the same data: method -> name of a figure -> value; or nothing.
+
+        `evaluate` asks for them in one process. The report sets them beside the run's own figures of the same names.
+        """
+        return {}
+
+    def flops_per_item(self) -> float | None:
+        """Return the floating point operations that training needs for an item, forward and backward; None: unknown.
+
+        Matrix products only, a multiplication and an addition being two; what is computed again to save memory does not
+        count. With it the share of the device's peak is logged (model FLOPs utilisation: Chowdhery et al., 2022).
+        """
+        return None
 
     def configure_model(self, vp_stage: int = 0) -> PipelineStage:
         """Build this rank's stage of the network, with its start weights.
@@ -128,7 +195,38 @@ class NetworkConfig(TransformerConfig, io.IOMixin):
             )
         if self.start_weights_dir:
             load_start_weights(stage, Path(self.start_weights_dir), self.new_heads)
+        elif self.foreign_start_dir:
+            self.load_foreign(stage)
         return stage
+
+    def load_foreign(self, stage: PipelineStage) -> None:
+        """Give a freshly built stage all weights but those of `new_heads` from `foreign_start_dir`.
+
+        `start.py` has what helps: which part of which weight a rank wants, and how to say what does not fit.
+
+        Raises:
+            UserError: the folder cannot be read, or does not fit the network.
+        """
+        raise NotImplementedError
+
+    def export(
+        self, folder: Path, weights: dict[str, Tensor], settings: Any, description: dict[str, Any]
+    ) -> str | None:
+        """Write the whole network for the world outside.
+
+        Args:
+            folder: an empty one.
+            weights: every weight, whole, by its name in the network, in the dtype it was trained in.
+            settings: the run.
+            description: what model.json will say (results/export.py).
+
+        Returns:
+            What its user should know, in one line; None if there is nothing to say.
+        """
+        copied = {name: weight.clone(memory_format=torch.contiguous_format) for name, weight in weights.items()}
+        # safetensors refuses tied weights, so they are copied; and its save_file leaves it to the owner only
+        (folder / WEIGHTS_FILE).write_bytes(save(copied, {"format": "pt"}))
+        return None
 
     def get_loss_reduction_class(self) -> type[LossReduction]:
         """Return the loss that this network is trained with."""
@@ -159,4 +257,6 @@ def check_config(name: str, networks: dict[str, type[NetworkConfig]]) -> type[Ne
         raise UserError(
             f"model/losses.py: {loss.__name__}.names is {loss.names}: begin with {LOSS}, which is minimised"
         )
+    if config.useful and config.useful not in (*loss.names, *loss.derived):
+        raise UserError(f"model/config.py: {config.__name__}.useful is {config.useful}, no figure of {loss.__name__}")
     return config

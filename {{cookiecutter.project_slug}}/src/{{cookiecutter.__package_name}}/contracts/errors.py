@@ -15,6 +15,15 @@ class ToldError(UserError):
     """A UserError of a run of many ranks, which one of them has already printed."""
 
 
+PAGES = {
+    "config.py": "contracts/config.py",
+    "figures.py": "drawing/theme.py",
+    "plain.py": "results/export.py",
+    "settings.py": "contracts/settings.py",
+}
+"""Files of `model/` that other rooms import, and the page that says what each must give."""
+
+
 def need(module: Any, *names: str) -> None:
     """Hold a file of `model/` against the names that other rooms take from it.
 
@@ -22,15 +31,15 @@ def need(module: Any, *names: str) -> None:
         UserError: it lacks one.
     """
     if missing := [name for name in names if not hasattr(module, name)]:
-        file = "/".join(module.__name__.split(".")[1:])
-        raise UserError(f"{file}.py lacks {', '.join(missing)}: contracts/__init__.py says where to read of it")
+        file = module.__name__.rpartition(".")[2] + ".py"
+        raise UserError(f"model/{file} lacks {', '.join(missing)}: {PAGES[file]} says what it must give")
 
 
-def need_files(folder: Path, *names: str) -> None:
+def need_files(folder: Path) -> None:
     """Hold `model/` against the files that other rooms import.
 
     Raises:
         UserError: it lacks one.
     """
-    if missing := [name for name in names if not (folder / name).exists()]:
-        raise UserError(f"model/ lacks {', '.join(missing)}: contracts/__init__.py says where to read of it")
+    if missing := [name for name in PAGES if not (folder / name).exists()]:
+        raise UserError(f"model/ lacks {missing[0]}: {PAGES[missing[0]]} says what it must give")

@@ -16,6 +16,8 @@ A dataset has `__len__` and `__getitem__(index) -> item`, and for speed `__getit
 faster than B items stacked afterwards. Every rank asks for itself, and a resumed run asks again: what an item holds
 may depend on nothing but its position and, for a random part such as masking, on `index.random()`. Order, validation,
 padding and the position for resuming are made around the dataset, and `idx` is added to what it gives.
+
+Items may have names: a method `name(position) -> str`, asked for what is evaluated and predicted.
 """
 
 from __future__ import annotations
@@ -92,7 +94,7 @@ class Indices(list[int]):
 
 
 class Dataset(Protocol):
-    """What is asked of a dataset. A method `__getitems__(Indices) -> batch` is used too, where there is one."""
+    """What is asked of a dataset. `__getitems__(Indices) -> batch` and `name(position) -> str` are used where they are."""
 
     def __len__(self) -> int:
         """Return the number of items."""

@@ -137,6 +137,7 @@ def _sum_and_count(term: Counted, is_real: Tensor) -> Tensor:
 
 
 def _describe(term: Any) -> str:
-    return (
-        f"({', '.join(str(tuple(part.shape)) for part in term)})" if isinstance(term, Counted) else type(term).__name__
-    )
+    if not isinstance(term, Counted):
+        return type(term).__name__
+    parts = (f"{str(part.dtype).removeprefix('torch.')} {tuple(part.shape)}" for part in term)
+    return f"({', '.join(parts)})"

@@ -12,13 +12,21 @@ VAL_LOSS = "val_loss"  # after each validation; read by results and by the choic
 GRAD_NORM = "grad_norm"  # before clipping; written by training.module; read by results
 LEARNING_RATE = "lr"  # written by training.module; read by results
 
+# What the clock and the machine say of a training: never twice the same; written by training.speed; read by results.
+PER_SECOND = "_per_second"  # ends the names of rates: of items, and of the pieces that a config names
+ITEMS_PER_SECOND = f"items{PER_SECOND}"
+MFU = "mfu"  # model FLOPs utilisation: the share of what the devices could compute, 0 to 1
+MEMORY = "memory_gib"  # the most that the first rank has held: of its GPU, or of its process
+
 # Keys of EVALUATION_FILE, beside test_<name> of each figure; written by results.evaluate, read by results.report.
 NUM_ITEMS = "num_items"  # items of the test set
 COUNTS = "counts"  # figure -> what its mean is over, without padding
 COUNTED = "counted"  # what the loss counts, in words: items, masked tokens
+REFERENCES = "references"  # name -> figure (without test_) -> value, of what the run is held against
 
 # The array that OUTPUTS_FILE always has beside those that a config's `keep` names: one row an item in each.
 IDX = "idx"  # [N] int64, the position in the test set; written by results.evaluate
+NAME = "name"  # [N] text, after IDX in PREDICTIONS_FILE too; only of a dataset whose items have names
 
 # Keys of SETTINGS_FILE that a reader other than contracts.settings needs.
 FROM_RUN = "from_run"  # the run folder this one started from, or null; read by results.report
@@ -33,6 +41,7 @@ PREDICTED_ARRAYS_FILE = "predictions.npz"  # the same, of what has more than one
 TENSORBOARD_FOLDER = "tensorboard"  # written by Lightning's TensorBoardLogger; read by `tensorboard --logdir`
 CHECKPOINTS_FOLDER = "checkpoints"  # written by NeMo's ModelCheckpoint; read by training and results
 EXPORT_FOLDER = "export"  # written by results.export; read by the user
+WEIGHTS_FILE = "model.safetensors"  # in it; written by a config's `export`; read by model/plain.py
 REPORT_FOLDER = "report"  # written by results.report; read by the user
 REPORT_PAGE = "index.html"  # written by results.report into REPORT_FOLDER; read by the user's browser
 

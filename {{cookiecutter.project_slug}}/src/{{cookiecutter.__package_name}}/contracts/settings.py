@@ -8,6 +8,8 @@ runs with, and three constants beside it say what differs for the other commands
     FROM_START  what finetuning takes from the run that it starts from, of "model", "data" and "seed"
     LAYOUTS     the defaults of `layouts`: the network with every head, so that the whole of it is tried
 
+A run may also start from what another program wrote: `foreign_start` and `from_start` say which, and its sizes.
+
 Nothing here imports torch: a wrong setting is answered in a fraction of a second, before any work starts. So a
 model's own checks of its values belong there too, into `problems`.
 """
@@ -15,7 +17,7 @@ model's own checks of its values belong there too, into `problems`.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from .errors import UserError
 
@@ -111,6 +113,8 @@ class TrainingSettings:
     """learning rate at the end of the cosine decay"""
     warmup_steps: int = 50
     """optimizer steps of linear warm-up"""
+    head_lr_factor: float = 1.0
+    """the weights of --new_heads learn at the learning rate times this, from warm-up to end"""
     weight_decay: float = 0.01
     """decoupled weight decay (AdamW) of matrices"""
     clip_grad: float = 1.0
@@ -131,9 +135,16 @@ PROOF = TrainingSettings(
 """What `layouts` trains, and the bounds of rounding were measured with: a batch that 1 to 4 ranks and parts divide."""
 
 
+Own = TypeVar("Own", bound="RunSettings")
+
+
 @dataclass(frozen=True)
 class RunSettings:
     """Everything that decides a run; saved beside its checkpoints. A model's `Settings` derive from this."""
+
+    ONLY_PREDICT: ClassVar[dict[str, str]] = {}
+    """Names of the settings that only `predict` takes, which are not saved, each with what to do in other commands. The
+    config is given those that it has a field for."""
 
     run_dir: str = "runs/pretrain"
     """folder of the run: settings, checkpoints, logs, report"""
@@ -171,6 +182,33 @@ class RunSettings:
         return self.parallel.devices * self.parallel.num_nodes
 
     @property
+    def foreign_start(self) -> str | None:
+        """Folder that another program wrote, whose weights this run starts from; None: there is none.
+
+        A model that can read one has a setting for it; its config then has `load_foreign` (config.py).
+        """
+        return None
+
+    def from_start(self) -> dict[str, Any]:
+        """Return the settings, such as `network` and `model`, that `foreign_start` brings along.
+
+        They hold where the command line gives no other value. `pretrain` and `finetune` take those in FROM_START only.
+
+        Raises:
+            UserError: the folder cannot be read, or holds what the networks here are not.
+        """
+        return {}
+
+    @property
+    def predicted(self) -> str:
+        """A word for what is predicted, which the names of the files then end with; none for the test set."""
+        return ""
+
+    def to_predict(self: Own) -> Own:
+        """Return what `predict` runs with, where that is not how the run was trained; UserError if there is nothing."""
+        return self
+
+    @property
     def data_parallel_size(self) -> int:
         """Number of copies of the model that see different items."""
         return self.world_size // max(self.parallel.tensor * self.parallel.pipeline, 1)
@@ -203,7 +241,8 @@ class RunSettings:
             *(
                 (
                     size % layout.tensor != 0,
-                    f"--parallel.tensor {layout.tensor} does not divide --model.{name} {size}: change one of them",
+                    f"--parallel.tensor {layout.tensor} does not divide --model.{name} {size}: change one of them, "
+                    "or name it in NOT_SPLIT of model/settings.py if ranks do not share it",
                 )
                 for name, size in sizes.counts().items()
                 if name not in sizes.NOT_SPLIT
@@ -272,6 +311,12 @@ class RunSettings:
                 not 0 <= training.warmup_steps < training.max_steps,
                 f"--training.warmup_steps {training.warmup_steps} must be below --training.max_steps "
                 f"{training.max_steps}: lower it",
+            ),
+            (not training.head_lr_factor > 0, f"--training.head_lr_factor {training.head_lr_factor} must be above 0"),
+            (
+                training.head_lr_factor != 1 and not (self.from_run and self.new_heads),
+                f"--training.head_lr_factor {training.head_lr_factor} is for the new heads of a finetuning, and there "
+                "are none: name them with --new_heads, or set it to 1",
             ),
             (not training.clip_grad >= 0, f"--training.clip_grad {training.clip_grad} must be at least 0"),
             (not training.weight_decay >= 0, f"--training.weight_decay {training.weight_decay} must be at least 0"),

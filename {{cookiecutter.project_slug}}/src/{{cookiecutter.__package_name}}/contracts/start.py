@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.mapping import ShardedTensor
+from torch import nn
 
 from .errors import UserError
 from .stage import PipelineStage
@@ -44,20 +45,12 @@ def load_start_weights(stage: PipelineStage, checkpoint: Path, new_heads: tuple[
     Raises:
         StartWeightsError: a weight outside the new heads is missing or of another shape, or a prefix names nothing.
     """
-    prefix = "module."  # under which NeMo saves the network
-    wanted = {
-        name: tensor
-        for name, tensor in stage.sharded_state_dict(prefix=prefix).items()
-        if isinstance(tensor, ShardedTensor)
-    }
     saved = dist_checkpointing.load_tensors_metadata(str(checkpoint))
-    heads = new_heads or ()
-    _check_heads(stage, heads)
-    old = {name: tensor for name, tensor in wanted.items() if not _is_new(name.removeprefix(prefix), heads)}
+    old = wanted_weights(stage, new_heads, prefix="module.")  # under which NeMo saves the network
     problems = [
-        f"{name.removeprefix(prefix)} is missing"
+        f"{name} is missing"
         if tensor.key not in saved
-        else f"{name.removeprefix(prefix)} is {saved[tensor.key].global_shape}, not {tensor.global_shape}"
+        else f"{name} is {saved[tensor.key].global_shape}, not {tensor.global_shape}"
         for name, tensor in old.items()
         if tensor.key not in saved or saved[tensor.key].global_shape != tensor.global_shape
     ]
@@ -68,9 +61,44 @@ def load_start_weights(stage: PipelineStage, checkpoint: Path, new_heads: tuple[
             else "Use the model sizes of that run, or name the parts that may start anew with --new_heads "
             f"(now: {', '.join(new_heads) or 'none'})"
         )
-        raise StartWeightsError(f"{checkpoint} does not fit this network ({_shortened(problems)}). {mend}.")
-    weights = dist_checkpointing.load(old, str(checkpoint))
-    stage.load_state_dict({name.removeprefix(prefix): weight for name, weight in weights.items()}, strict=False)
+        raise misfit(checkpoint, problems, mend)
+    stage.load_state_dict(dist_checkpointing.load(old, str(checkpoint)), strict=False)
+
+
+def wanted_weights(
+    stage: PipelineStage, new_heads: tuple[str, ...] | None, prefix: str = ""
+) -> dict[str, ShardedTensor]:
+    """Return this rank's part of each weight that a start must have, by name.
+
+    Args:
+        stage: the freshly built stage.
+        new_heads: name prefixes of the weights to leave out; see `load_start_weights`.
+        prefix: put before the key of each, under which it is found.
+
+    Raises:
+        StartWeightsError: a prefix of `new_heads` names nothing.
+    """
+    heads = new_heads or ()
+    _check_heads(stage, heads)
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in stage.sharded_state_dict(prefix=prefix).items()
+        if isinstance(tensor, ShardedTensor) and not _is_new(tensor.key.removeprefix(prefix), heads)
+    }
+
+
+def new_weights(stage: PipelineStage, new_heads: tuple[str, ...]) -> list[nn.Parameter]:
+    """Return the weights of this stage that belong to new heads, by the names they have in a checkpoint.
+
+    The copy of a tied weight has the name of the original there, and new layers the same numbers on every stage.
+    """
+    saved = stage.sharded_state_dict()
+    return [weight for name, weight in stage.named_parameters() if _is_new(saved[name].key, new_heads)]
+
+
+def misfit(start: Path, problems: list[str], mend: str) -> StartWeightsError:
+    """Return the error of a start that does not fit the network: in which weights, and what to do."""
+    return StartWeightsError(f"{start} does not fit this network ({_shortened(problems)}). {mend}.")
 
 
 def _shortened(problems: list[str], most: int = 5) -> str:

@@ -56,6 +56,11 @@ class View(TorchDataset):
         return {**batch, "idx": torch.from_numpy(positions)}
 
 
+def innermost(dataset: Dataset) -> Dataset:
+    """Return the dataset that views stand around: `idx` counts its items."""
+    return innermost(dataset.dataset) if isinstance(dataset, View) else dataset
+
+
 class Section(View):
     """The items `start` to `stop - 1` of a dataset. Their `idx` stays what it is in the whole."""
 

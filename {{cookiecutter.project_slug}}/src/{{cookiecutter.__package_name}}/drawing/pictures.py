@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from .theme import LIGHT, SIZE, Array, Theme
 
@@ -19,29 +23,55 @@ COLOURS = (
 )
 
 
-def latent_space(theme: Theme, latent: Array, label: Array) -> Figure:
-    """Scatter the latent vectors along their two main directions, coloured and named by label."""
+def latent_space(theme: Theme, latent: Array, label: Array, names: Sequence[str] = ()) -> Figure:
+    """Scatter the latent vectors along their two main directions, coloured by label; names are told below."""
+    figure, points = cloud(latent, np.array([colour_of(c) for c in label]))
+    labels = np.unique(label)
+    centres = _push_apart(np.array([np.median(points[label == c], axis=0) for c in labels]), 0.055 * np.ptp(points))
+    for c, (x, y) in zip(labels, centres, strict=True):
+        colour = colour_of(c)
+        badge = {"boxstyle": "circle,pad=0.15", "facecolor": colour, "edgecolor": theme.paper, "linewidth": 1.2}
+        ink = LIGHT.ink if np.dot(to_rgb(colour), (0.3, 0.6, 0.1)) > 0.5 else LIGHT.paper
+        text = figure.axes[0].text(x, y, str(c), fontsize=10, fontweight="bold", color=ink, bbox=badge)
+        text.set(ha="center", va="center")
+    if names:
+        dots = [Line2D([], [], color=colour_of(c), marker="o", linestyle="") for c in labels]
+        words = [f"{c}  {shortened(names[c], 22)}" for c in labels]
+        figure.legend(dots, words, loc="outside lower center", ncols=3, fontsize=8.5)
+    return figure
+
+
+def cloud(latent: Array, colour: Array, **style: Any) -> tuple[Figure, Array]:
+    """Scatter vectors along their two main directions; also return where they lie, [N, 2].
+
+    Args:
+        latent: [N, H], finite.
+        colour: of each vector; also numbers, if `style` says what matplotlib's `scatter` makes of them.
+        style: further arguments of `scatter`.
+    """
     points, explained = principal_components(latent)
     figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots()
     axes.set_title(f"Latent space: {explained.sum():.0%} of its variance in two of {latent.shape[1]} dimensions")
-    colours = np.array([COLOURS[int(c) % len(COLOURS)] for c in label])
     drawn = np.random.default_rng(0).permutation(len(points))[:MOST_POINTS]  # mixed, so that no label lies on top
-    axes.scatter(points[drawn, 0], points[drawn, 1], s=9, c=colours[drawn], alpha=0.7, linewidths=0)
+    axes.scatter(points[drawn, 0], points[drawn, 1], s=9, c=colour[drawn], alpha=0.7, linewidths=0, **style)
     axes.set_aspect("equal", "datalim")
-    labels = np.unique(label)
-    centres = _push_apart(np.array([np.median(points[label == c], axis=0) for c in labels]), 0.055 * np.ptp(points))
-    for c, (x, y) in zip(labels, centres, strict=True):
-        colour = COLOURS[int(c) % len(COLOURS)]
-        badge = {"boxstyle": "circle,pad=0.15", "facecolor": colour, "edgecolor": theme.paper, "linewidth": 1.2}
-        ink = LIGHT.ink if np.dot(to_rgb(colour), (0.3, 0.6, 0.1)) > 0.5 else LIGHT.paper
-        axes.text(x, y, str(c), fontsize=10, fontweight="bold", ha="center", va="center", color=ink, bbox=badge)
     axes.set_xlabel(f"first principal component ({explained[0]:.0%})")
     axes.set_ylabel(f"second principal component ({explained[1]:.0%})")
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
-    return figure
+    return figure, points
+
+
+def colour_of(label: int) -> str:
+    """Return the colour of a label; beyond ten they begin again."""
+    return COLOURS[int(label) % len(COLOURS)]
+
+
+def shortened(name: str, most: int) -> str:
+    """Return a name in at most so many characters."""
+    return name if len(name) <= most else f"{name[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _push_apart(centres: Array, distance: float) -> Array:
@@ -87,7 +117,7 @@ def answers(theme: Theme, name: str, answer: Array, truth: Array) -> Figure:
     return figure
 
 
-def confusion(theme: Theme, counts: Array) -> Figure:
+def confusion(theme: Theme, counts: Array, names: Sequence[str] = ()) -> Figure:
     """Draw counts [true label, predicted label]; a row's colour is its share, so rare labels count as much."""
     totals = counts.sum(axis=1, keepdims=True)
     share = counts / np.maximum(totals, 1)
@@ -99,9 +129,13 @@ def confusion(theme: Theme, counts: Array) -> Figure:
     axes.imshow(np.sqrt(share), cmap=ramp, vmin=0, vmax=1)
     labels = np.arange(len(counts))
     if len(counts) <= MOST_COUNTED:
-        axes.set_xticks(labels, labels)
-        axes.set_yticks(labels, labels)
-        size = min(8.5, 110 / len(counts))  # numbers of four places fit into a cell
+        words = [shortened(name, 18) for name in names] or [str(label) for label in labels]
+        axes.set_xticks(labels, words)
+        axes.set_yticks(labels, words)
+        if is_long := max(map(len, words)) > 3:
+            for text in axes.get_xticklabels():
+                text.set(rotation=45, ha="right", rotation_mode="anchor")
+        size = min(8.5, (80 if is_long else 110) / len(counts))  # numbers of four places fit into a cell
         for (row, column), count in np.ndenumerate(counts):
             colour = theme.paper if share[row, column] > 0.4 else theme.ink if count else theme.grid
             axes.text(column, row, str(count), ha="center", va="center", fontsize=size, color=colour)

@@ -3,9 +3,10 @@
 `model/figures.py` says what the report shows of a run, beside its curves and figures, which are there for every
 model. The contract is two names, read without torch:
 
-    SHARES               names of the loss reductions that are shares, shown in percent: ("accuracy",)
-    pictures(outputs)    yields a `Drawing` for each picture in the order of the page, given the arrays of outputs.npz:
-                         what `keep` chose of the test set, a row an item, and `idx`
+    SHARES                        names of figures that are shares, shown in percent: ("accuracy",)
+    pictures(outputs, settings)   yields a `Drawing` for each picture in the order of the page, given the arrays of
+                                  outputs.npz: what `keep` chose of the test set, a row an item, and `idx`; and the
+                                  settings of the run, as settings.yaml has them
 
 A drawing function takes a `Theme` and gives back a Figure. Figures are made without pyplot, so nothing global is
 touched and no display is needed. The same arrays always give the same bytes. `pictures.py` has some that fit many

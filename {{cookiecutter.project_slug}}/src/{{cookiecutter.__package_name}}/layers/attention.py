@@ -13,6 +13,7 @@ from megatron.core.transformer.module import MegatronModule
 from torch import Tensor
 
 from ..contracts.config import NetworkConfig
+from .elementwise import joined, split_heads, turned_heads
 
 
 class Packed(NamedTuple):
@@ -51,7 +52,13 @@ class Attention(MegatronModule):
         size = config.hidden_size
         self.head_size = size // config.num_attention_heads
         self.query_key_value = ColumnParallelLinear(
-            size, 3 * size, config=config, init_method=config.init_method, bias=bias, gather_output=False
+            size,
+            3 * size,
+            config=config,
+            init_method=config.init_method,
+            bias=bias,
+            gather_output=False,
+            skip_bias_add=True,
         )
         self.join = RowParallelLinear(
             size,
@@ -60,11 +67,18 @@ class Attention(MegatronModule):
             init_method=config.output_layer_init_method,
             bias=True,
             input_is_parallel=True,
-            skip_bias_add=False,
+            skip_bias_add=True,
         )
 
     def forward(self, x: Tensor, mask: Tensor | Packed | None = None, angles: Rotary | None = None) -> Tensor:
-        """Map (S, B, H) to (S, B, H).
+        """Map (S, B, H) to (S, B, H); see `parts`."""
+        output, bias = self.parts(x, mask, angles)
+        return output + bias
+
+    def parts(
+        self, x: Tensor, mask: Tensor | Packed | None = None, angles: Rotary | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Map (S, B, H) to (S, B, H) and the bias (H) that is still to be added.
 
         Args:
             x: the positions, float.
@@ -73,11 +87,11 @@ class Attention(MegatronModule):
                 attends to its own sequence.
             angles: turns queries and keys by their positions.
         """
-        combined, _ = self.query_key_value(x)
-        sequence, batch, _ = combined.shape
-        query, key, value = combined.view(sequence, batch, -1, 3, self.head_size).unbind(3)  # S B heads size
-        if angles is not None:
-            query, key = turn(query, angles), turn(key, angles)
+        combined, bias = self.query_key_value(x)
+        if angles is None:
+            query, key, value = split_heads(combined, bias, self.head_size)  # S B heads size
+        else:
+            query, key, value = joined(turned_heads, self.config, combined, bias, self.head_size, *angles)
         dropout = self.config.attention_dropout if self.training else 0.0
         if isinstance(mask, Packed):
             attended = _attend_packed(query, key, value, mask)
@@ -86,8 +100,8 @@ class Attention(MegatronModule):
             is_shared = dropout > 0 and self.config.tensor_model_parallel_size > 1
             with tensor_parallel.get_cuda_rng_tracker().fork() if is_shared else nullcontext():
                 attended = _attend(query, key, value, mask, dropout)
-        output, _ = self.join(attended.reshape(sequence, batch, -1))
-        return output
+        output, bias = self.join(attended.flatten(2))
+        return output, bias
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
@@ -122,9 +136,3 @@ def rotary(position: Tensor, head_size: int, dtype: torch.dtype) -> Rotary:
     angle = position.t()[:, :, None, None] / 10_000**power
     angle = torch.cat((angle, angle), dim=-1)
     return Rotary(angle.cos().to(dtype), angle.sin().to(dtype))
-
-
-def turn(x: Tensor, angles: Rotary) -> Tensor:
-    """Turn the features of each head, (S, B, heads, size), by the angles of their positions."""
-    first, second = x.chunk(2, dim=-1)
-    return x * angles.cos + torch.cat((-second, first), dim=-1) * angles.sin

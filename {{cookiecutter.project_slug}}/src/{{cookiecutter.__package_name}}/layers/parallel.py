@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..contracts.config import NetworkConfig
 from ..contracts.start import start_weights
+from .elementwise import add, gelu, joined, norm
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
@@ -44,7 +45,12 @@ class Norm(nn.LayerNorm):
     def __init__(self, config: NetworkConfig) -> None:
         """Normalise the last dimension, of size H."""
         super().__init__(config.hidden_size, eps=config.layernorm_epsilon, dtype=config.params_dtype)
+        self.config = config
         row_by_row(self, config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise each row."""
+        return joined(norm, self.config, x, self.weight, self.bias, self.eps)
 
 
 class MLP(MegatronModule):
@@ -64,7 +70,7 @@ class MLP(MegatronModule):
         super().__init__(config)
         inner = config.ffn_hidden_size
         self.up = ColumnParallelLinear(
-            input_size, inner, config=config, init_method=config.init_method, gather_output=False
+            input_size, inner, config=config, init_method=config.init_method, gather_output=False, skip_bias_add=True
         )
         self.down = RowParallelLinear(
             inner,
@@ -73,19 +79,24 @@ class MLP(MegatronModule):
             init_method=output_init_method or config.init_method,
             bias=True,
             input_is_parallel=True,
-            skip_bias_add=False,
+            skip_bias_add=True,
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (S, B, input_size) to (S, B, output_size)."""
-        if self.training and self.config.recompute == "selective":
-            return recomputed(self._compute, x)
-        return self._compute(x)
+        output, bias = self.parts(x)
+        return output + bias
 
-    def _compute(self, x: Tensor) -> Tensor:
-        inner, _ = self.up(x)
-        output, _ = self.down(F.gelu(inner))
-        return output
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (S, B, input_size) to (S, B, output_size) and the bias that is still to be added."""
+        if self.training and self.config.recompute == "selective":
+            return recomputed(self._parts, x)
+        return self._parts(x)
+
+    def _parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        inner, bias = self.up(x)
+        output, bias = self.down(joined(gelu, self.config, inner, bias))
+        return output, bias
 
 
 class Dropout(MegatronModule):
@@ -100,6 +111,21 @@ class Dropout(MegatronModule):
         # each rank holds other rows, and so needs other random numbers
         with tensor_parallel.get_cuda_rng_tracker().fork():
             return F.dropout(x, self.config.hidden_dropout)
+
+
+class Residual(MegatronModule):
+    """Adds what a layer makes of its input to the input: input + dropout(output + bias), all (S, B, H)."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        """Drop with the probability hidden_dropout of the config."""
+        super().__init__(config)
+        self.dropout = Dropout(config)
+
+    def forward(self, x: Tensor, output: Tensor, bias: Tensor) -> Tensor:
+        """Take the two parts that `parts` of a layer gives."""
+        if self.training and self.config.hidden_dropout:
+            return x + self.dropout(output + bias)
+        return joined(add, self.config, x, output, bias)
 
 
 class Blocks(MegatronModule):
@@ -133,7 +159,7 @@ def _call(block: nn.Module, others: tuple[Any, ...], hidden: Tensor) -> Tensor:
     return block(hidden, *others)
 
 
-def recomputed(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+def recomputed(function: Callable[[Tensor], Any], x: Tensor) -> Any:
     """Compute a part of the network now, and its activations again in the backward pass (Chen et al., 2016)."""
     return tensor_parallel.checkpoint(function, False, x)
 

@@ -3,7 +3,8 @@
 Only finite values are drawn; the legend tells of the others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,12 @@ from ..contracts import names
 from ..drawing.theme import SIZE, Array, Theme
 
 Curves = Mapping[str, tuple[Array, Array]]  # metric name -> (steps, values)
+References = Mapping[str, float]  # another method -> what it reaches
+
+DASHES = ("dashed", "dotted", "dashdot")
 
 
-def loss_curves(theme: Theme, curves: Curves) -> Figure:
+def loss_curves(theme: Theme, curves: Curves, references: References) -> Figure:
     """Draw the losses, and below them slim panels for learning rate and gradient norm where they were logged."""
     slim = {names.LEARNING_RATE: "learning\nrate", names.GRAD_NORM: "gradient\nnorm"}
     slim = {name: label for name, label in slim.items() if name in curves and np.isfinite(curves[name][1]).any()}
@@ -26,6 +30,8 @@ def loss_curves(theme: Theme, curves: Curves) -> Figure:
     panels[0].set_title("Loss")
     panels[0].set_ylabel("loss")
     drawn = _draw_pair(panels[0], theme, curves, names.TRAIN_LOSS, names.VAL_LOSS)
+    drawn += _draw_references(panels[0], theme, references, "{:.4g}")
+    panels[0].legend()
     if _spans_a_decade(np.concatenate(drawn)):
         panels[0].set_ylabel("loss (log scale)")
         panels[0].set_yscale("log")
@@ -40,13 +46,15 @@ def loss_curves(theme: Theme, curves: Curves) -> Figure:
     return figure
 
 
-def metric_curves(theme: Theme, curves: Curves, name: str, is_share: bool) -> Figure:
+def metric_curves(theme: Theme, curves: Curves, name: str, is_share: bool, references: References) -> Figure:
     """Draw what else a loss reduction names, in training and in validation; a share in percent."""
     figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots()
     axes.set_title(name.replace("_", " ").capitalize())
     axes.margins(y=0.08)
     drawn = _draw_pair(axes, theme, curves, f"train_{name}", f"val_{name}")
+    drawn += _draw_references(axes, theme, references, "{:.1%}" if is_share else "{:.4g}")
+    axes.legend()
     if is_share:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set_ylim(_share_limits(drawn))
@@ -60,6 +68,20 @@ def _share_limits(curves: list[Array]) -> tuple[float, float]:
     low = max(values.min(), 2 * later.min() - values.max())
     margin = 0.05 * (values.max() - low) or 0.05
     return max(low - margin, 0.0), min(values.max() + margin, 1.0)
+
+
+def speed(curves: Curves) -> Iterator[tuple[str, str, str]]:
+    """Give name, value and detail of what the clock and the machine said of a training."""
+    medians = {name: float(np.median(values)) for name, (_, values) in curves.items()}
+    rates = [name for name in medians if name.endswith(names.PER_SECOND)]
+    for name in rates[-1:]:
+        others = (f"{other.replace('_', ' ')}: {medians[other]:,.1f}" for other in rates[:-1])
+        median = f"median of {len(curves[name][1]):,} measurements"
+        yield name.replace("_", " "), f"{medians[name]:,.1f}", "\n".join((median, *others))
+    if names.MFU in medians:
+        yield "MFU", f"{medians[names.MFU]:.1%}", "of what the devices could compute; median"
+    if names.MEMORY in curves:
+        yield "memory", f"{curves[names.MEMORY][1].max():.3g} GiB", "the most that the first process held"
 
 
 def _draw_pair(axes: Axes, theme: Theme, curves: Curves, train: str, val: str) -> list[Array]:
@@ -80,8 +102,16 @@ def _draw_pair(axes: Axes, theme: Theme, curves: Curves, train: str, val: str) -
         label = f"validation{broken}"
         axes.plot(steps, values, color=theme.val, marker="o", markersize=4.5, linewidth=1.2, label=label)
         drawn.append(values)
-    axes.legend()
     return drawn
+
+
+def _draw_references(axes: Axes, theme: Theme, references: References, form: str) -> list[Array]:
+    """Draw what other methods reach as level lines, and return their values."""
+    finite = {name: value for name, value in references.items() if np.isfinite(value)}
+    for (name, value), dashes in zip(finite.items(), cycle(DASHES), strict=False):
+        label = f"{name}, {form.format(value)}"
+        axes.axhline(value, color=theme.ink, linestyle=dashes, linewidth=1.1, label=label)
+    return [np.array([value]) for value in finite.values()]
 
 
 def _draw_slim(axes: Axes, theme: Theme, steps: Array, values: Array, label: str, log: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from megatron.core import parallel_state
 from nemo import lightning as nl
 
 from ..contracts import names
+from ..contracts.config import Ragged
 from ..contracts.errors import UserError
 from ..contracts.files import write_whole
+from ..contracts.view import innermost
 from ..model.settings import Settings
 from ..runtime.failures import tell
 from ..training.datamodule import DataModule
@@ -26,16 +29,21 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     """Score a run's best checkpoint on the whole test set; write evaluation.json and outputs.npz into the run.
 
     Returns:
-        What evaluation.json holds: test_<name> of each figure of the loss, the number of items, and how many values
-        each mean is over.
+        What evaluation.json holds: test_<name> of each figure of the loss and of each of the config's `scores`, the
+        number of items, how many values each mean is over, and on the first rank what they are held against.
+
+    Raises:
+        UserError: the scores are not what they should be.
     """
     run = Path(settings.run_dir)
     with with_best_weights(settings) as (trainer, module, data):
         [result] = trainer.test(module, datamodule=data, verbose=False)
+        outputs = gather_outputs(trainer, module, data)
+        result |= _scores(module, outputs)
         result[names.NUM_ITEMS] = len(data.test)
         result[names.COUNTED] = module.loss_reduction.unit
         result[names.COUNTS] = {f"test_{name}": int(count) for name, count in module.counts.items()}
-        outputs = gather_outputs(trainer, module, data)
+        result[names.REFERENCES] = _references(module, settings) if trainer.is_global_zero else {}
         if trainer.is_global_zero:
             with write_whole(run / names.OUTPUTS_FILE, "wb") as file:
                 np.savez_compressed(file, **outputs)
@@ -44,10 +52,40 @@ def evaluate(settings: Settings) -> dict[str, Any]:
         return result
 
 
-def predict(settings: Settings) -> list[Path]:
-    """Predict the whole test set with a run's best checkpoint; write predictions.csv into the run.
+def _scores(module: NetworkModule, outputs: dict[str, np.ndarray]) -> dict[str, float]:
+    """Return what the config scores; tell what is not finite."""
+    scores: dict[str, float] = _ask(module, "scores", outputs)
+    for name, value in scores.items():
+        if not isinstance(value, float) or name in module.figure_names:
+            rule = "give a float, under a name that the loss does not have"
+            raise UserError(f"model/results.py: scores gives {name} as {value!r}: {rule}")
+        if not math.isfinite(value):
+            tell(f"warning: test_{name} is {value}")
+    return {f"test_{name}": value for name, value in scores.items()}
 
-    One row an item, in the order of the test set: idx, and the columns that the config's `predictions` makes. What has
+
+def _references(module: NetworkModule, settings: Settings) -> dict[str, dict[str, float]]:
+    """Return what the figures are held against; if there are no data for that, tell it, and keep the figures."""
+    try:
+        return module.config.references(settings)
+    except UserError as error:
+        tell(f"warning: the figures are not held against anything: {error}")
+        return {}
+
+
+def _ask(module: NetworkModule, hook: str, outputs: dict[str, np.ndarray]) -> Any:
+    """Return what the config makes of the outputs; UserError if it wants what was not kept."""
+    try:
+        return getattr(module.config, hook)(outputs)
+    except KeyError as error:
+        raise UserError(f"model/results.py: {hook} wants {error}; keep gives {', '.join(outputs)}") from error
+
+
+def predict(settings: Settings) -> list[Path]:
+    """Predict the whole test set, or what else the settings say, with a run's best checkpoint.
+
+    Writes predictions.csv into the run, under a name with a word more if it is not the test set. One row an item, in
+    its order: idx, the name of the item if it has one, and the columns that the config's `predictions` makes. What has
     more than one number an item goes into predictions.npz beside it.
 
     Returns:
@@ -56,36 +94,54 @@ def predict(settings: Settings) -> list[Path]:
     Raises:
         UserError: the run's network predicts nothing.
     """
+    settings = settings.to_predict()
     run = Path(settings.run_dir)
     with with_best_weights(settings) as (trainer, module, data):
         outputs = gather_outputs(trainer, module, data)
-        try:
-            predicted = type(module.config).predictions(outputs)
-        except KeyError as error:
-            raise UserError(f"model/results.py: predictions wants {error}; keep gives {', '.join(outputs)}") from error
+        predicted = _ask(module, "predictions", outputs)
         if not predicted:
             raise UserError(f"the network of {run}, {settings.network}, predicts nothing for an item: give another run")
         _check_rows(predicted, len(data.test))
-        columns = {names.IDX: outputs[names.IDX], **{name: a for name, a in predicted.items() if a.ndim == 1}}
-        arrays = {names.IDX: outputs[names.IDX], **{name: a for name, a in predicted.items() if a.ndim > 1}}
-        files = [run / names.PREDICTIONS_FILE] + [run / names.PREDICTED_ARRAYS_FILE] * (len(arrays) > 1)
+        rows = {name: outputs[name] for name in (names.IDX, names.NAME) if name in outputs}
+        columns, arrays = _sorted(predicted)
+        table, others = (_named(run / file, settings) for file in (names.PREDICTIONS_FILE, names.PREDICTED_ARRAYS_FILE))
         if trainer.is_global_zero:
-            (run / names.PREDICTED_ARRAYS_FILE).unlink(missing_ok=True)  # of an earlier prediction
-            _write_columns(files[0], columns)
-            for path in files[1:]:
-                with write_whole(path, "wb") as file:
-                    np.savez_compressed(file, **arrays)
-    return files
+            others.unlink(missing_ok=True)  # of an earlier prediction
+            _write_columns(table, rows | columns)
+            if arrays:
+                with write_whole(others, "wb") as file:
+                    np.savez_compressed(file, **rows, **arrays)
+    return [table, others] if arrays else [table]
 
 
-def _check_rows(predicted: dict[str, np.ndarray], size: int) -> None:
+def _sorted(predicted: dict[str, np.ndarray | Ragged]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return what has one value an item, and what has more, as files hold them."""
+    columns: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {}
+    for name, found in predicted.items():
+        if isinstance(found, Ragged):
+            arrays |= {name: found.values, f"{name}_offsets": found.offsets}
+        else:
+            (columns if found.ndim == 1 else arrays)[name] = found
+    return columns, arrays
+
+
+def _named(path: Path, settings: Settings) -> Path:
+    """Return a path whose name says what is predicted."""
+    return path.with_stem(f"{path.stem}-{settings.predicted}") if settings.predicted else path
+
+
+def _check_rows(predicted: dict[str, Any], size: int) -> None:
     """Tell what is not finite; UserError for what has not a row for each item."""
-    for name, array in predicted.items():
-        if not isinstance(array, np.ndarray) or array.shape[:1] != (size,):
-            given = getattr(array, "shape", type(array).__name__)
+    for name, found in predicted.items():
+        is_ragged = isinstance(found, Ragged)
+        values, rows = (found.values, found.offsets[1:]) if is_ragged else (found, found)
+        if not isinstance(rows, np.ndarray) or rows.shape[:1] != (size,):
+            given = getattr(rows, "shape", type(rows).__name__)
             raise UserError(f"model/results.py: predictions gives {name} of {given}, not an array of {size} rows")
-        if array.dtype.kind == "f" and not (finite := np.isfinite(array.reshape(size, -1)).all(axis=1)).all():
-            tell(f"warning: some predictions are not finite, first {name} of item {finite.argmin()}")
+        items = np.arange(size).repeat(np.diff(found.offsets)) if is_ragged else np.arange(size)
+        if values.dtype.kind == "f" and not (finite := np.isfinite(values.reshape(len(items), -1)).all(axis=1)).all():
+            tell(f"warning: some predictions are not finite, first {name} of item {items[finite.argmin()]}")
 
 
 def _write_columns(path: Path, columns: dict[str, np.ndarray]) -> None:
@@ -100,7 +156,8 @@ def gather_outputs(trainer: nl.Trainer, module: NetworkModule, data: DataModule)
     """Predict the test set on all ranks; return what is kept on every rank, whole, each item once, in order.
 
     Returns:
-        `idx` and what the config keeps of a micro batch, each with one row an item; bfloat16 as float32.
+        `idx`, what the config keeps of a micro batch, and the `name` of each item if it has one: a row an item in each;
+        bfloat16 as float32.
     """
     steps = trainer.predict(module, datamodule=data)
     mine = None
@@ -113,4 +170,7 @@ def gather_outputs(trainer: nl.Trainer, module: NetworkModule, data: DataModule)
     joined = {key: torch.cat([share[key] for share in shares]) for key in shares[0]}
     order = joined[names.IDX].argsort()
     order = order[joined[names.IDX][order] >= 0]  # padding has idx -1
-    return {key: value[order].numpy() for key, value in joined.items()}
+    outputs = {key: value[order].numpy() for key, value in joined.items()}
+    if callable(name := getattr(innermost(data.test), names.NAME, None)):
+        outputs[names.NAME] = np.array([name(position) for position in outputs[names.IDX].tolist()])
+    return outputs

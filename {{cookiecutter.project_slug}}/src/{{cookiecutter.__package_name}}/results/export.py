@@ -29,14 +29,15 @@ from ..contracts.errors import UserError
 from ..contracts.files import write_whole_folder
 from ..contracts.item import Key
 from ..contracts.settings import ParallelSettings
+from ..contracts.stage import PipelineStage
 from ..model import plain
 from ..model.settings import Settings
 from ..runtime.backend import prepared
-from ..runtime.checkpoint import best_checkpoint, score_of, step_of
+from ..runtime.checkpoint import score_of, step_of
 from ..runtime.failures import tell
-from ..training.train import DTYPES, make_data, make_module, make_trainer
+from ..training.train import DTYPES, best_of, config_of, make_data, make_module, make_trainer
 
-WEIGHTS_FILE, MODEL_FILE, PLAIN_FILE = "model.safetensors", "model.json", "load.py"
+MODEL_FILE, PLAIN_FILE = "model.json", "load.py"
 
 Tensors = dict[str, Tensor]
 
@@ -48,14 +49,13 @@ Megatron's layers round before they add the bias and torch's only after it."""
 def export_run(settings: Settings, output: Path | None = None) -> Path:
     """Write the network of a run's best checkpoint: one process on the CPU does, whatever layout trained it.
 
-    model.safetensors holds every weight, whole, by its name in the network and in the dtype it was trained in;
-    model.json what rebuilds the network, and what goes in and comes out; load.py does so, and is left out, with a word,
-    if it computes anything else than the network, or if the run's data are not here to see that.
+    The weights are written by the config's `export`; model.json says what rebuilds the network, and what goes in and
+    comes out; load.py does so, and is left out, with a word, if it computes anything else than the network, or if the
+    run's data are not here to see that.
 
     Args:
-        settings: the run.
-        output: folder of the three files, written whole or not at all; an older export is replaced. Default: in the
-            run.
+        settings: the run; or a foreign start, of which there is none.
+        output: folder of these files, written whole or not at all; an older export is replaced. Default: in the run.
 
     Returns:
         The folder.
@@ -65,20 +65,16 @@ def export_run(settings: Settings, output: Path | None = None) -> Path:
     """
     run = Path(settings.run_dir)
     folder = output or run / names.EXPORT_FOLDER
-    _check_room(folder)
-    checkpoint = best_checkpoint(run / names.CHECKPOINTS_FOLDER)
+    _check_room(folder, config_of(settings).export_files)
+    checkpoint = best_of(settings)
     with _network(settings, checkpoint) as network:
-        state = network.state_dict()
+        weights = {name: weight for name, weight in network.state_dict().items() if not name.endswith("_extra_state")}
         inputs, outputs, keys, untried = _try(network, settings)
     with write_whole_folder(folder.resolve()) as new:
-        weights = {  # copied, since safetensors refuses tied weights; without Megatron's extra state
-            name: weight.clone(memory_format=torch.contiguous_format)
-            for name, weight in state.items()
-            if not name.endswith("_extra_state")
-        }
-        (new / WEIGHTS_FILE).write_bytes(save(weights, {"format": "pt"}))  # save_file leaves it to the owner only
-        description = json.dumps(_describe(settings, checkpoint, inputs, outputs, keys), indent=2)
-        (new / MODEL_FILE).write_text(description + "\n", encoding="utf-8")
+        description = _describe(settings, checkpoint, inputs, outputs, keys)
+        if note := network.config.export(new, weights, settings, description):
+            tell(note)
+        (new / MODEL_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         if problem := untried or _misfit(new, inputs, outputs, TOLERANCES[settings.training.precision]):
             tell(f"no {PLAIN_FILE}: {problem}")
         else:
@@ -140,21 +136,21 @@ def _difference(found: Tensors, outputs: Tensors, tolerance: float) -> str | Non
     return None
 
 
-def _check_room(folder: Path) -> None:
+def _check_room(folder: Path, files: tuple[str, ...]) -> None:
     """Raise a UserError unless the folder can be written: it is new, empty, or an older export."""
     if folder.resolve() == Path.cwd():
         raise UserError(f"--output {folder} is where you are, and would be replaced: name another folder")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output {folder} is a file: name a folder")
-    ours = {WEIGHTS_FILE, MODEL_FILE, PLAIN_FILE, "__pycache__"}
+    ours = {*files, MODEL_FILE, PLAIN_FILE, "__pycache__"}
     others = sorted({path.name for path in folder.iterdir()} - ours) if folder.exists() else []
     if others:
         raise UserError(f"--output {folder} holds {others[0]}, which is of no export: name a new or an empty folder")
 
 
 @contextmanager
-def _network(settings: Settings, checkpoint: Path) -> Iterator[nn.Module]:
-    """Build the whole network in this process, in evaluation mode, with the weights of a checkpoint."""
+def _network(settings: Settings, checkpoint: Path | None) -> Iterator[PipelineStage]:
+    """Build the whole network in this process, in evaluation mode, with the weights of a checkpoint or foreign ones."""
     alone = replace(settings, accelerator="cpu", parallel=ParallelSettings())
     with prepared(alone.accelerator, alone.parallel.devices) as accelerator:
         module = make_module(alone, checkpoint, same_network=True)
@@ -166,10 +162,10 @@ def _network(settings: Settings, checkpoint: Path) -> Iterator[nn.Module]:
 
 
 def _describe(
-    settings: Settings, checkpoint: Path, inputs: Tensors, outputs: Tensors, keys: dict[str, Key]
+    settings: Settings, checkpoint: Path | None, inputs: Tensors, outputs: Tensors, keys: dict[str, Key]
 ) -> dict[str, Any]:
     """Return what MODEL_FILE holds."""
-    score = score_of(checkpoint)
+    score = score_of(checkpoint) if checkpoint else math.inf
     packages = ("torch", "safetensors", "megatron-core", "nemo-toolkit")
     return {
         "network": settings.network,
@@ -185,7 +181,7 @@ def _describe(
         or None,
         "outputs": {name: list(value.shape[1:]) for name, value in outputs.items()} or None,
         "dtype": _name_of(DTYPES[settings.training.precision]),
-        "step": step_of(checkpoint),
+        "step": step_of(checkpoint) if checkpoint else None,
         names.VAL_LOSS: score if math.isfinite(score) else None,
         "versions": {package: version(package) for package in packages},
     }

@@ -18,7 +18,7 @@ class Chapter:
 
     title: str
     place: str
-    headlines: list[tuple[str, str, str]]  # name, value, detail
+    headlines: list[tuple[str, str, str]]  # name, value, lines of details
     notes: list[str]
     pictures: dict[str, tuple[Picture, str]]  # name -> (picture, caption)
     settings: list[tuple[str, str]]
@@ -73,6 +73,7 @@ dl {{ display: flex; flex-wrap: wrap; gap: .75rem; margin: 0 0 1rem; }}
 dl div, figure, details {{ border: 1px solid var(--line); border-radius: .6rem; background: var(--paper); }}
 dl div {{ flex: 1 1 9rem; padding: .6rem 1rem; }}
 dt, small, figcaption {{ color: var(--muted); font-size: .85rem; }}
+small {{ white-space: pre-line; }}
 dd {{ margin: 0; font-size: 1.7rem; font-weight: 650; line-height: 1.25; font-variant-numeric: tabular-nums; }}
 dd + dd {{ font-size: 1rem; font-weight: 400; }}
 .pictures {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: 1rem; }}

@@ -28,6 +28,7 @@ from ..model import figures
 from . import curves
 from .page import Chapter, page
 
+NO_NUMBERS = (names.COUNTS, names.COUNTED, names.REFERENCES)  # in evaluation.json
 COMMAND = (__package__ or "").partition(".")[0].replace("_", "-")  # as the installed package calls its command
 
 
@@ -134,20 +135,30 @@ def _read_metrics(path: Path) -> dict[str, tuple[Array, Array]]:
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
-    settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    if not isinstance(settings, dict):
-        raise ValueError("it is not a mapping of names to values")
-    return settings
+    return _mapping(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
 
 
 def _read_evaluation(path: Path) -> dict[str, Any]:
-    evaluation = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(evaluation, dict) or not isinstance(evaluation.get(names.COUNTS, {}), dict):
+    """Read figures as numbers; counts and references may be missing."""
+    evaluation = _mapping(json.loads(path.read_text(encoding="utf-8")))
+    numbers = _numbers({name: value for name, value in evaluation.items() if name not in NO_NUMBERS})
+    references = _mapping(evaluation.get(names.REFERENCES, {}))
+    return {
+        **evaluation,
+        **numbers,
+        names.COUNTS: _numbers(evaluation.get(names.COUNTS, {})),
+        names.REFERENCES: {name: _numbers(reached) for name, reached in references.items()},
+    }
+
+
+def _numbers(values: Any) -> dict[str, float]:
+    return {name: float(value) for name, value in _mapping(values).items()}
+
+
+def _mapping(values: Any) -> dict[str, Any]:
+    if not isinstance(values, dict):
         raise ValueError("it is not a mapping of names to values")
-    for name, value in evaluation.items():
-        if name not in (names.COUNTS, names.COUNTED):
-            evaluation[name] = float(value)
-    return evaluation
+    return values
 
 
 def _read_outputs(path: Path) -> dict[str, Array]:
@@ -175,31 +186,44 @@ def _chapter(run: Run, number: int, runs: int) -> Chapter:
         if broken := np.flatnonzero(~np.isfinite(values)).tolist():
             count = f"{len(broken):,} of {len(values):,} logged steps"
             notes.append(f"{name} is not finite at {count}, first at step {steps[broken[0]]:,.0f}.")
-    pictures = {**dict(_curve_pictures(run.curves)), **dict(_output_pictures(run))}
+    pictures = {**dict(_curve_pictures(run)), **dict(_output_pictures(run))}
     headlines, settings = list(_headlines(run)), list(_flat(run.settings))
     return Chapter(f"{number}. {title}" if runs > 1 else title, str(run.folder), headlines, notes, pictures, settings)
 
 
 def _headlines(run: Run) -> Iterator[tuple[str, str, str]]:
     """Give name, value and detail of the few figures that sum a run up."""
-    counts, counted = run.evaluation.get(names.COUNTS, {}), run.evaluation.get(names.COUNTED, "items")
     for name, value in run.evaluation.items():
-        if name in (names.NUM_ITEMS, names.COUNTS, names.COUNTED):
-            continue
-        count = int(counts.get(name, 0))
-        over = f"{count:,} test items" if counted == "items" else f"{count:,} {counted} of the test set"
-        is_share = name.removeprefix("test_") in figures.SHARES
-        text, detail = (f"{value:.2%}" if is_share else f"{value:.4g}"), ""
-        if count and is_share:
-            error = math.sqrt(max(value * (1 - value), 0) / count)
-            detail = f"\N{PLUS-MINUS SIGN} {error:.2%} (standard error, {over})"
-        elif count:
-            detail = f"mean of {over}"
-        yield name.replace("_", " "), text, detail
+        if name not in (names.NUM_ITEMS, *NO_NUMBERS):
+            figure = name.removeprefix("test_")
+            others = (f"{other}: {_written(figure, reached)}" for other, reached in _references(run, figure).items())
+            details = filter(None, (_certainty(run, name), *others))
+            yield name.replace("_", " "), _written(figure, value), "\n".join(details)
     last = max(steps[-1] for steps, _ in run.curves.values())
     yield "steps", f"{last:,.0f}", "of the optimizer"
     if global_batch := run.settings.get("training", {}).get("global_batch_size"):
         yield "samples seen", f"{last * global_batch:,.0f}", "in training, repeats counted"
+    yield from curves.speed(run.curves)
+
+
+def _certainty(run: Run, name: str) -> str:
+    """Say what a figure of the test set is the mean of, and of a share how uncertain that is."""
+    count, counted = int(run.evaluation[names.COUNTS].get(name, 0)), run.evaluation.get(names.COUNTED, "items")
+    over = f"{count:,} test items" if counted == "items" else f"{count:,} {counted} of the test set"
+    if count and name.removeprefix("test_") in figures.SHARES:
+        error = math.sqrt(max(run.evaluation[name] * (1 - run.evaluation[name]), 0) / count)
+        return f"\N{PLUS-MINUS SIGN} {error:.2%} (standard error, {over})"
+    return f"mean of {over}" if count else ""
+
+
+def _written(figure: str, value: float) -> str:
+    return f"{value:.2%}" if figure in figures.SHARES else f"{value:.4g}"
+
+
+def _references(run: Run, figure: str) -> dict[str, float]:
+    """Return what other methods reach in a figure of the test set, by their names."""
+    references = run.evaluation.get(names.REFERENCES, {})
+    return {name: reached[figure] for name, reached in references.items() if figure in reached}
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -214,21 +238,25 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 Pictures = Iterator[tuple[str, tuple[Picture, str]]]  # name -> (picture, caption)
 
 
-def _curve_pictures(logged: dict[str, tuple[Array, Array]]) -> Pictures:
-    if losses := _ends(logged, (names.TRAIN_LOSS, names.VAL_LOSS)):
-        yield "loss", (render(partial(curves.loss_curves, curves=logged)), losses)
-    matches = (re.fullmatch("(?:train|val)_(.+)", name) for name in logged if name != names.VAL_LOSS)
+def _curve_pictures(run: Run) -> Pictures:
+    references = _references(run, names.LOSS)
+    if caption := _caption(run, (names.TRAIN_LOSS, names.VAL_LOSS), references):
+        yield "loss", (render(partial(curves.loss_curves, curves=run.curves, references=references)), caption)
+    matches = (re.fullmatch("(?:train|val)_(.+)", name) for name in run.curves if name != names.VAL_LOSS)
     for name in dict.fromkeys(match[1] for match in matches if match):
-        if ends := _ends(logged, (f"train_{name}", f"val_{name}")):
-            draw = partial(curves.metric_curves, curves=logged, name=name, is_share=name in figures.SHARES)
-            yield name, (render(draw), ends)
+        references, is_share = _references(run, name), name in figures.SHARES
+        if caption := _caption(run, (f"train_{name}", f"val_{name}"), references):
+            draw = partial(curves.metric_curves, curves=run.curves, name=name, is_share=is_share, references=references)
+            yield name, (render(draw), caption)
 
 
-def _ends(curves: dict[str, tuple[Array, Array]], pair: tuple[str, str]) -> str:
+def _caption(run: Run, pair: tuple[str, str], references: dict[str, float]) -> str:
     """Tell the last values of a pair of curves, or nothing if there is no finite value to draw."""
-    logged = {name: curves[name][1] for name in pair if name in curves}
+    logged = {name: run.curves[name][1] for name in pair if name in run.curves}
+    if not any(np.isfinite(values).any() for values in logged.values()):
+        return ""
     ends = ", ".join(f"{name} {values[-1]:.4g}" for name, values in logged.items())
-    return f"Last values: {ends}." if any(np.isfinite(values).any() for values in logged.values()) else ""
+    return f"Last values: {ends}." + (" Level lines: other methods, on the test set." if references else "")
 
 
 def _output_pictures(run: Run) -> Pictures:
@@ -240,7 +268,7 @@ def _output_pictures(run: Run) -> Pictures:
     if not len(run.outputs.get(names.IDX, ())):
         return
     try:
-        for drawing in figures.pictures(run.outputs):
+        for drawing in figures.pictures(run.outputs, run.settings):
             yield drawing.name, (render(drawing.draw), drawing.caption)
     except KeyError as error:
         what = f"{run.folder / names.OUTPUTS_FILE} has no {error}, which model/figures.py draws"

@@ -63,8 +63,10 @@ class DataModule(pl.LightningDataModule):
         if stage in ("fit", "validate"):
             self.train, self.validation = self.config.read_training(self.settings)
             self.fingerprint = _check_ends(self.train, self.keys)  # before a run folder is made
-        else:
+        elif stage == "test":
             self.test = self.config.read_test(self.settings)
+        elif not hasattr(self, "test"):  # else it is the outputs of what was tested that are wanted
+            self.test = self.config.read_predict(self.settings)
 
     def _size(self, name: str) -> int | None:
         settings = (self.settings, self.settings.model, self.settings.data)
@@ -95,7 +97,7 @@ class DataModule(pl.LightningDataModule):
         return self._evaluation_loader("test", self.test)
 
     def predict_dataloader(self) -> WrappedDataLoader:
-        """Return the loader of all test items, in order."""
+        """Return the loader of all items to predict, in order."""
         return self._evaluation_loader("predict", self.test)
 
     def _evaluation_loader(self, mode: str, dataset: Dataset) -> WrappedDataLoader:

@@ -1,81 +1,23 @@
-"""What a person sees of a run while it trains: a progress bar or plain lines, and the figures in a CSV file."""
+"""What a person sees of a run while it trains: a progress bar or plain lines; and the run folder is opened here."""
 
 from __future__ import annotations
 
-import csv
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from tqdm import tqdm
 
-from ..contracts.files import write_whole
-from ..contracts.names import LEARNING_RATE, LOSS, STEP, TENSORBOARD_FOLDER, TRAIN_LOSS
+from ..contracts.names import LEARNING_RATE, LOSS, TENSORBOARD_FOLDER, TRAIN_LOSS
 from ..contracts.settings import RunSettings
 from ..runtime.failures import tell
 from .run_settings import save_settings
-
-
-class CsvLog(Logger):
-    """One row for each time something is logged, appended and flushed at once; a resumed run goes on in the same file.
-
-    Lightning's own CSVLogger deletes the file of the run that it goes on with.
-    """
-
-    def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
-        """Write to `path`; metrics outside `columns` are left out."""
-        super().__init__()
-        self.path = path
-        self.columns = columns
-
-    @rank_zero_only
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append a row; `step` counts finished optimizer steps."""
-        row = {STEP: int(step or 0), **{name: value for name, value in metrics.items() if name in self.columns}}
-        if len(row) > 1:
-            self._append(row)
-
-    @rank_zero_only
-    def cut(self, step: int) -> None:
-        """Drop the rows after `step`, which a resumed run writes anew, and a last one that was cut off by a crash."""
-        if self.path.exists():
-            header, *rows = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [row for row in rows if row.endswith("\n") and int(row.partition(",")[0]) <= step]
-            with write_whole(self.path) as file:
-                file.writelines([header, *kept])
-
-    def _append(self, row: dict[str, Any]) -> None:
-        is_new = not self.path.exists()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=(STEP, *self.columns), lineterminator="\n")
-            if is_new:
-                writer.writeheader()
-            writer.writerow(row)
-
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Do nothing: settings.yaml holds them."""
-
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> None:
-        """There is no experiment object behind this logger."""
-
-    @property
-    def name(self) -> str:
-        """Lightning's name for the log."""
-        return "csv"
-
-    @property
-    def version(self) -> str:
-        """There is one version, the run's."""
-        return ""
+from .speed import Speed
+from .table import CsvLog
 
 
 class RunRecorder(pl.Callback):
@@ -92,7 +34,9 @@ class RunRecorder(pl.Callback):
         Lightning opens the files of loggers that it has from the beginning before a start that can still fail.
         """
         self.started = time.monotonic()
-        if self.settings.from_run and trainer.global_step == 0:
+        if trainer.global_step == 0 and (start := self.settings.foreign_start):
+            tell(f"starting from the weights in {start}")
+        elif trainer.global_step == 0 and self.settings.from_run:
             tell(f"starting from the best weights of {self.settings.from_run}")
         if trainer.is_global_zero:
             save_settings(self.settings, self.run)
@@ -110,9 +54,9 @@ class RunRecorder(pl.Callback):
 class Progress(pl.Callback):
     """A progress bar where the output is a terminal, else a line for each validation; on rank 0 only."""
 
-    def __init__(self, every_n_steps: int) -> None:
-        """Refresh the bar's figures every n optimizer steps."""
-        self.every_n_steps = every_n_steps
+    def __init__(self, every_n_steps: int, speed: Speed) -> None:
+        """Refresh the bar's figures every n optimizer steps, and tell what `speed` has measured by then."""
+        self.every_n_steps, self.speed = every_n_steps, speed
         self.bar: tqdm[None] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -131,7 +75,8 @@ class Progress(pl.Callback):
         if self.bar is not None:
             self.bar.update(1)
             if trainer.global_step % self.every_n_steps == 0:
-                self.bar.set_postfix_str(_figures({TRAIN_LOSS: outputs[LOSS]}, (TRAIN_LOSS,)), refresh=False)
+                loss = _figures({TRAIN_LOSS: outputs[LOSS]}, (TRAIN_LOSS,))
+                self.bar.set_postfix_str(f"{loss}  {self.speed.words}".rstrip(), refresh=False)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Print the figures of this validation as a line that stays."""
@@ -141,11 +86,11 @@ class Progress(pl.Callback):
         figures = _figures(trainer.callback_metrics, (TRAIN_LOSS, *validated, LEARNING_RATE))
         seconds = time.monotonic() - self.started
         pace = (trainer.global_step - self.first_step) / seconds
-        line = f"step {trainer.global_step}/{trainer.max_steps}  {figures}  {pace:.1f} steps/s"
+        line = f"step {trainer.global_step}/{trainer.max_steps}  {figures}  {pace:.1f} steps/s  {self.speed.words}"
         if self.bar is not None:
-            self.bar.write(line, file=sys.stderr)
+            self.bar.write(line.rstrip(), file=sys.stderr)
         else:
-            print(line, file=sys.stderr, flush=True)
+            print(line.rstrip(), file=sys.stderr, flush=True)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave the finished bar on the screen."""

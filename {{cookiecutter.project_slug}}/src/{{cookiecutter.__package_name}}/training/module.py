@@ -14,45 +14,23 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from megatron.core.optimizer import OptimizerConfig
 from nemo.lightning import io
 from nemo.lightning.megatron_parallel import MegatronLossReduction
-from nemo.lightning.pytorch.optim import CosineAnnealingScheduler, MegatronOptimizerModule
+from nemo.lightning.pytorch.optim import MegatronOptimizerModule
 from torch import Tensor
 
 from ..contracts.config import NetworkConfig
 from ..contracts.errors import UserError
 from ..contracts.loss import LossReduction
 from ..contracts.names import GRAD_NORM, IDX, LEARNING_RATE, LOSS, STEP, TRAIN_LOSS
-from ..contracts.settings import TrainingSettings
-from ..runtime.gradients import finalize
+from .optimizer import base_rate
 
 
-def make_optimizer(settings: TrainingSettings) -> MegatronOptimizerModule:
-    """Return AdamW with Megatron's distributed optimizer, linear warm-up and cosine decay."""
-    config = OptimizerConfig(
-        optimizer="adam",
-        lr=settings.lr,
-        min_lr=settings.min_lr,
-        weight_decay=settings.weight_decay,
-        clip_grad=settings.clip_grad,
-        use_distributed_optimizer=True,
-    )
-    schedule = CosineAnnealingScheduler(
-        max_steps=settings.max_steps, warmup_steps=settings.warmup_steps, constant_steps=0, min_lr=settings.min_lr
-    )
-    return _Optimizer(config, lr_scheduler=schedule)
-
-
-class _Optimizer(MegatronOptimizerModule):
-    """NeMo's, but for logging, and for the division by what the global batch counts."""
-
-    def on_train_batch_start(self, *args: Any) -> None:
-        """Do not log the learning rate in every step, which takes as long as a layer; the module logs it."""
-
-    def finalize_model_grads(self, *args: Any, **kwargs: Any) -> None:
-        """Divide the gradients without waiting for the device."""
-        finalize(*args, **kwargs)
+def is_seen(trainer: Any) -> bool:
+    """Tell whether somebody sees the figures of the step that has just ended: every few steps, or a validation's."""
+    step = trainer.global_step
+    is_due = step % trainer.log_every_n_steps == 0 or step % trainer.val_check_interval == 0
+    return is_due or step == trainer.max_steps or trainer.should_stop
 
 
 class NetworkModule(pl.LightningModule, io.IOMixin):
@@ -109,17 +87,15 @@ class NetworkModule(pl.LightningModule, io.IOMixin):
 
     def on_train_batch_start(self, *args: Any) -> None:
         """Keep the learning rate of this step; after it the optimizer has the next one's."""
-        self._lr = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self._lr = base_rate(self.trainer.optimizers[0])
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log the figures of the step's global batch, in the steps of which somebody sees them."""
         trainer: Any = self.trainer
-        step = trainer.global_step
-        is_seen = step % trainer.log_every_n_steps == 0 or step % trainer.val_check_interval == 0
-        if is_seen or step == trainer.max_steps or trainer.should_stop:
+        if is_seen(trainer):
             figures = self._loss_reduction.figures(outputs["totals"])
             named = {TRAIN_LOSS if name == LOSS else f"train_{name}": value for name, value in figures.items()}
-            rates = {GRAD_NORM: trainer.strategy.grad_norm, LEARNING_RATE: self._lr, STEP: float(step)}
+            rates = {GRAD_NORM: trainer.strategy.grad_norm, LEARNING_RATE: self._lr, STEP: float(trainer.global_step)}
             self.log_dict({**named, **rates})
 
     def on_validation_batch_end(self, outputs: Any, batch: Any, batch_idx: int, *args: Any) -> None:
@@ -174,7 +150,7 @@ class KeepReduction(MegatronLossReduction):
         Raises:
             UserError: what `keep` gives has not a row for each item.
         """
-        kept, size = type(self.config).keep(forward_out, batch), len(batch[IDX])
+        kept, size = self.config.keep(forward_out, batch), len(batch[IDX])
         wrong = {name: tuple(value.shape) for name, value in kept.items() if value.shape[:1] != (size,)}
         if wrong:
             rule = f"a row for each of {size} items"

@@ -19,21 +19,24 @@ from ..contracts.names import CHECKPOINTS_FOLDER, SETTINGS_FILE
 from ..contracts.settings import RunSettings
 from ..model.settings import DataSettings, ModelSettings, Settings
 
+_GENERAL = {item.name for item in fields(RunSettings)}
 # What a checkpoint brings along (weights and where they came from, schedule, optimizer groups), or what its position
 # counts in (the data).
 _KEPT = (
     "network",
     "from_run",
+    "new_heads",
     "seed",
+    *(item.name for item in fields(Settings) if item.name not in _GENERAL | Settings.ONLY_PREDICT.keys()),
     *(f"model.{item.name}" for item in fields(ModelSettings)),
     *(f"data.{item.name}" for item in fields(DataSettings) if item.name not in DataSettings.NOT_KEPT),
-    *(f"training.{name}" for name in ("lr", "min_lr", "warmup_steps", "weight_decay", "precision")),
+    *(f"training.{name}" for name in ("lr", "min_lr", "head_lr_factor", "warmup_steps", "weight_decay", "precision")),
 )
 
 
 def save_settings(settings: RunSettings, run: Path) -> None:
     """Write the resolved settings into a run folder, as YAML that `--config` reads."""
-    values = asdict(settings)
+    values = {name: value for name, value in asdict(settings).items() if name not in settings.ONLY_PREDICT}
     values["new_heads"] = list(settings.new_heads)  # YAML has no tuples
     with write_whole(run / SETTINGS_FILE) as file:
         yaml.safe_dump(values, file, sort_keys=False)

@@ -24,10 +24,13 @@ from ..runtime.failures import tell
 from ..runtime.rng import RandomNumbers
 from ..runtime.strategy import Strategy
 from .datamodule import DataModule
-from .logs import CsvLog, Progress, RunRecorder
-from .module import NetworkModule, make_optimizer
+from .logs import Progress, RunRecorder
+from .module import NetworkModule
+from .optimizer import make_optimizer
 from .run_settings import holds_run
+from .speed import Speed, peak_of
 from .stopping import StopOnSignal
+from .table import CsvLog
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -60,14 +63,15 @@ def train(settings: Settings) -> TrainingResult:
     start = best_checkpoint(Path(origin) / names.CHECKPOINTS_FOLDER) if origin else checkpoint
     with prepared(settings.accelerator, settings.parallel.devices, settings.parallel.num_nodes) as accelerator:
         module = make_module(settings, start, same_network=checkpoint is not None)
-        recorder, stop = RunRecorder(run, settings), StopOnSignal()
+        recorder, speed, stop = RunRecorder(run, settings), make_speed(settings, module, accelerator), StopOnSignal()
         trainer = make_trainer(
             settings,
             accelerator,
-            logger=[CsvLog(run / names.METRICS_FILE, module.metric_names)],
+            logger=[CsvLog(run / names.METRICS_FILE, (*module.metric_names, *speed.metric_names))],
             callbacks=[
                 recorder,
-                Progress(settings.training.log_every_n_steps),
+                speed,
+                Progress(settings.training.log_every_n_steps, speed),
                 Checkpoint(run / names.CHECKPOINTS_FOLDER, monitor=names.VAL_LOSS),
                 ValidationSchedule(),
                 RandomNumbers(settings.seed),
@@ -86,35 +90,45 @@ def make_module(settings: Settings, start_weights: Path | None, same_network: bo
 
     Args:
         settings: the run.
-        start_weights: checkpoint to start from, or None for random weights.
+        start_weights: checkpoint to start from, or None for those of settings.foreign_start, or random ones.
         same_network: it is one of this same network, and must have every weight; else it may lack settings.new_heads.
 
     Raises:
         UserError: there is no such network, or its config does not fit its settings.
     """
-    config = _config_of(settings)
+    config = config_of(settings)
     sizes = {**asdict(settings.model), "sequence_length": settings.sequence_length}
-    if unknown := sizes.keys() - {field.name for field in fields(config)}:
+    known = {field.name for field in fields(config)}
+    if unknown := sizes.keys() - known:
         raise UserError(f"model/config.py: {config.__name__} has no field {', '.join(sorted(unknown))}: add it there")
     # Megatron wants a number of heads that tensor parallel divides, also where nothing attends
     sizes.setdefault("num_attention_heads", settings.model.hidden_size)
     network = config(
         **sizes,
+        **{name: getattr(settings, name) for name in settings.ONLY_PREDICT if name in known},
         init_seed=settings.seed,
         start_weights_dir=str(weights(start_weights)) if start_weights else None,
+        foreign_start_dir=settings.foreign_start,
         new_heads=None if same_network else settings.new_heads,
     )
-    return NetworkModule(network, make_optimizer(settings.training))
+    return NetworkModule(network, make_optimizer(settings.training, settings.new_heads))
 
 
-def _config_of(settings: Settings) -> type[NetworkConfig]:
+def config_of(settings: Settings) -> type[NetworkConfig]:
+    """Return the config of the run's network; UserError if there is none, or it lacks something."""
     need(model, "NETWORKS")
     return check_config(settings.network, model.NETWORKS)
 
 
+def make_speed(settings: Settings, module: NetworkModule, accelerator: str) -> Speed:
+    """Build what measures the training of these settings."""
+    peak = peak_of(accelerator, settings.training.precision)
+    return Speed(module.config, settings.training.global_batch_size, peak and peak * settings.world_size)
+
+
 def make_data(settings: Settings) -> DataModule:
     """Build the data module of these settings; nothing is read yet."""
-    return DataModule(_config_of(settings), settings)
+    return DataModule(config_of(settings), settings)
 
 
 def make_trainer(
@@ -171,10 +185,22 @@ def can_record(settings: Settings) -> bool:
     return settings.training.cuda_graph and not (drops_rows or drops_heads or recomputes)
 
 
+def best_of(settings: Settings) -> Path | None:
+    """Return the run's best checkpoint; None if there is no run, and all weights are those of a foreign start.
+
+    Raises:
+        UserError: the run has no checkpoint, or a damaged one.
+    """
+    run = Path(settings.run_dir)
+    if settings.foreign_start and not (run / names.SETTINGS_FILE).exists():
+        return None
+    return best_checkpoint(run / names.CHECKPOINTS_FOLDER)
+
+
 @contextmanager
 def with_best_weights(settings: Settings) -> Iterator[tuple[nl.Trainer, NetworkModule, DataModule]]:
     """Make what evaluation and prediction run with: the run's best checkpoint, in the layout of `settings`."""
-    best = best_checkpoint(Path(settings.run_dir) / names.CHECKPOINTS_FOLDER)
+    best = best_of(settings)
     with prepared(settings.accelerator, settings.parallel.devices, settings.parallel.num_nodes) as accelerator:
         module = make_module(settings, best, same_network=True)
         yield make_trainer(settings, accelerator), module, make_data(settings)

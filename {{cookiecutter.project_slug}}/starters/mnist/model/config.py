@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from ..contracts.config import NetworkConfig
 from . import dataset, results
-from .item import MnistItem
+from .item import IMAGE_SIDE, NUM_CLASSES, MnistItem
 from .losses import ClassifierLossReduction, MSELossReduction, MSEPlusClassifierLossReduction
 from .network import Stage
 
@@ -29,6 +29,20 @@ class MnistConfig(NetworkConfig):
     read_test = staticmethod(dataset.read_test)
     keep = staticmethod(results.keep)
     predictions = staticmethod(results.predictions)
+
+    def flops_per_item(self) -> float:
+        """Return those of an image: two for each weight and row that it sees, forward, and twice that backward.
+
+        The first layer needs half of the backward pass: an image has no gradient.
+        """
+        size, inner, latent = self.hidden_size, self.ffn_hidden_size, self.latent_size
+        first, spread = IMAGE_SIDE * IMAGE_SIDE * inner, IMAGE_SIDE * size * latent
+        products = first + IMAGE_SIDE * size * inner * (1 + 2 * self.num_layers) + spread
+        if self.decoder:
+            products += spread + IMAGE_SIDE * inner * (size + IMAGE_SIDE)
+        if self.classifier:
+            products += latent * NUM_CLASSES
+        return 2.0 * (3 * products - first)
 
 
 @dataclass

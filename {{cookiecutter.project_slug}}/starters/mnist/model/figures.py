@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 from matplotlib.colors import to_rgb
@@ -20,7 +21,7 @@ MISTAKE_GRID = (4, 6)  # rows and columns of images
 GAP = 3  # pixels of paper between tiles
 
 
-def pictures(outputs: dict[str, Array]) -> Iterator[Drawing]:
+def pictures(outputs: dict[str, Array], settings: dict[str, Any]) -> Iterator[Drawing]:
     """Show what the network made of the test digits."""
     label, image, latent = outputs["label"], outputs["image"], outputs["latent"]
     if (after := outputs.get("reconstruction")) is not None:

@@ -29,7 +29,7 @@ def outputs_of(decoder=False, classifier=False):
 
 def drawn(outputs):
     """Return the pictures by name."""
-    return {drawing.name: drawing for drawing in figures.pictures(outputs)}
+    return {drawing.name: drawing for drawing in figures.pictures(outputs, {})}
 
 
 def answered(label, probability):

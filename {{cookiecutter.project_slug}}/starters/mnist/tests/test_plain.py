@@ -15,13 +15,13 @@ from packaging.requirements import Requirement
 from safetensors.torch import load_file, save_file
 
 from {{cookiecutter.__package_name}}.contracts.item import Key
-from {{cookiecutter.__package_name}}.contracts.names import CHECKPOINTS_FOLDER
+from {{cookiecutter.__package_name}}.contracts.names import CHECKPOINTS_FOLDER, WEIGHTS_FILE
 from {{cookiecutter.__package_name}}.model import plain
 from {{cookiecutter.__package_name}}.model.config import NETWORKS
 from {{cookiecutter.__package_name}}.model.dataset import EmbeddedMNIST
 from {{cookiecutter.__package_name}}.model.item import MnistItem
 from {{cookiecutter.__package_name}}.model.network import Stage
-from {{cookiecutter.__package_name}}.results.export import MODEL_FILE, PLAIN_FILE, WEIGHTS_FILE, export_run
+from {{cookiecutter.__package_name}}.results.export import MODEL_FILE, PLAIN_FILE, export_run
 from {{cookiecutter.__package_name}}.runtime.checkpoint import best_checkpoint
 from {{cookiecutter.__package_name}}.training.train import DTYPES, make_module
 

@@ -1,6 +1,6 @@
-"""What the tests of other rooms train: data that are there, and sizes with which a run takes seconds."""
+"""What the tests of other rooms train: for each network data that are there, and sizes with which a run takes seconds."""
 
 from {{cookiecutter.__package_name}}.model.settings import DataSettings, ModelSettings
 
-DATA = DataSettings(validation_size=100)
+DATA = dict.fromkeys(("autoencoder", "classifier", "autoencoder_classifier"), DataSettings(validation_size=100))
 MODEL = ModelSettings(num_layers=2, hidden_size=16, ffn_hidden_size=32, latent_size=8)

@@ -1,0 +1,78 @@
+"""The table of a run's figures, metrics.csv."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from ..contracts.files import write_whole
+from ..contracts.names import STEP
+
+
+class CsvLog(Logger):
+    """One row for each time something is logged, appended and flushed at once; a resumed run goes on in the same file.
+
+    Lightning's own CSVLogger deletes the file of the run that it goes on with.
+    """
+
+    def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
+        """Write to `path`; metrics outside `columns` are left out."""
+        super().__init__()
+        self.path = path
+        self.columns = columns
+        self.beside: dict[str, float] = {}
+        """more figures of the next row"""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append a row; `step` counts finished optimizer steps."""
+        figures = {name: value for name, value in metrics.items() if name in self.columns}
+        if figures:
+            self._append({STEP: int(step or 0), **figures, **self.beside})
+            self.beside = {}
+
+    @rank_zero_only
+    def cut(self, step: int) -> None:
+        """Drop the rows after `step`, which a resumed run writes anew, and a last one that was cut off by a crash.
+
+        What is kept comes under the columns of this run, which may go on on another device.
+        """
+        if self.path.exists():
+            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            rows = csv.DictReader(line for line in lines if line.endswith("\n"))
+            with write_whole(self.path) as file:
+                writer = csv.DictWriter(file, (STEP, *self.columns), extrasaction="ignore", lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(row for row in rows if int(row[STEP]) <= step)
+
+    def _append(self, row: dict[str, Any]) -> None:
+        is_new = not self.path.exists()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=(STEP, *self.columns), lineterminator="\n")
+            if is_new:
+                writer.writeheader()
+            writer.writerow(row)
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: settings.yaml holds them."""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> None:
+        """There is no experiment object behind this logger."""
+
+    @property
+    def name(self) -> str:
+        """Lightning's name for the log."""
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        """There is one version, the run's."""
+        return ""

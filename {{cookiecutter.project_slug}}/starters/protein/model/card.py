@@ -1,0 +1,78 @@
+"""README.md of an export: what the network is, what it was trained with, and its figures."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..contracts.names import EVALUATION_FILE, VAL_LOSS
+from .settings import Settings
+
+CARD_FILE = "README.md"
+
+CARD = """\
+---
+library_name: transformers
+tags: [esm, protein]
+---
+# {title}
+
+An ESM-2 network (Lin et al., 2023) that answers as `{network}`: {num_layers} layers, {hidden_size} features,
+{num_attention_heads} heads. Best step: {step}, validation loss {val_loss}.
+
+```python
+from transformers import {architecture}, EsmTokenizer
+
+tokenizer = EsmTokenizer.from_pretrained("FOLDER")
+model = {architecture}.from_pretrained("FOLDER")
+```
+
+`load.py`, where it is there, loads the same without a tokenizer, and gives `logits` and `hidden`. Load in float32, as
+`from_pretrained` does: in bfloat16 transformers rounds rotary positions. With masks and padding it scales embeddings by
+the padded length; `load.py` shows how not to. The contact head is not trained (zeros): `predict_contacts` gives 0.5.
+
+## Data, sizes and training
+
+```yaml
+{settings}```
+
+## Figures on the test set
+
+{figures}
+"""
+
+
+def card(architecture: str, settings: Settings, description: dict[str, Any]) -> str:
+    """Return a short model card.
+
+    Args:
+        architecture: class of transformers that loads it.
+        settings: the run.
+        description: what model.json says.
+    """
+    groups = {name: asdict(getattr(settings, name)) for name in ("data", "model", "training")}
+    return CARD.format(
+        title=Path(settings.run_dir).resolve().name,
+        architecture=architecture,
+        network=settings.network,
+        step=_or_unknown(description["step"]),
+        val_loss=_or_unknown(description[VAL_LOSS]),
+        settings=yaml.safe_dump(groups, sort_keys=False),
+        figures=_figures(Path(settings.run_dir, EVALUATION_FILE)),
+        **{name: groups["model"][name] for name in ("num_layers", "hidden_size", "num_attention_heads")},
+    )
+
+
+def _or_unknown(value: float | None) -> float | str:
+    return "unknown" if value is None else value
+
+
+def _figures(evaluation: Path) -> str:
+    if not evaluation.exists():
+        return "The run was not evaluated when it was exported."
+    figures = json.loads(evaluation.read_text(encoding="utf-8"))
+    return "\n".join(f"- {name}: {value:.4g}" for name, value in figures.items() if isinstance(value, int | float))

@@ -1,0 +1,23 @@
+"""What the tests of other rooms train: for each network data that are there, and sizes with which a run takes seconds."""
+
+from pathlib import Path
+
+from {{cookiecutter.__package_name}}.model.settings import DataSettings, ModelSettings
+
+HERE = Path(__file__).parent / "proteins"
+
+
+def table(name: str) -> DataSettings:
+    """Read a small table for training and testing alike."""
+    file = str(HERE / f"{name}.csv")
+    return DataSettings(train_file=file, test_file=file, validation_size=20)
+
+
+DATA = {
+    "masked": DataSettings(validation_size=100),
+    "sequence_classifier": DataSettings(),
+    "sequence_regressor": table("values"),
+    "residue_classifier": table("residues"),
+    "residue_regressor": table("residue_values"),
+}
+MODEL = ModelSettings(num_layers=2, hidden_size=16, num_attention_heads=4, ffn_hidden_size=32, max_length=48)
