@@ -6,6 +6,7 @@ TEMPLATE := {{cookiecutter.project_slug}}
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
+STARTER ?= mnist
 BIN := $(VENV)/bin
 PIP ?= $(BIN)/python -m pip
 PYTEST := "$(BIN)/python" -m pytest -n 2 --dist loadfile
@@ -28,8 +29,8 @@ $(STAMP): $(TEMPLATE)/requirements.lock requirements-dev.txt
 	$(PIP) install -r "$(TEMPLATE)/requirements.lock" -r requirements-dev.txt
 	@touch "$@"
 
-demo: setup ## bake the default project into build/demo, train it, show accuracy and report
-	"$(BIN)/python" tools/demo.py
+demo: setup ## bake a project into build/demo, train it, show figures and report (STARTER=protein for the other model)
+	"$(BIN)/python" tools/demo.py "$(STARTER)"
 
 bench: setup ## how fast the default project trains, beside plain PyTorch and Lightning: build/bench.json (ARGS="--help")
 	rm -rf build/bench

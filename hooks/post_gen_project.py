@@ -47,6 +47,8 @@ def choose_starter(project: Path, starter: str, package: str) -> None:
     for name, place in {**places, "configs": project / "configs"}.items():
         if (chosen / name).is_dir():  # not when run again
             (chosen / name).replace(place)
+    for page in chosen.glob("docs/*"):
+        page.replace(project / "docs" / page.name)
     shutil.rmtree(project / "starters", ignore_errors=True)
 
 

@@ -179,7 +179,7 @@ tests/training/test_run_settings.py
 tests/training/test_stopping.py
 tests/training/test_training.py
 """
-PLACES = {"model": "src/<package>/model", "tests": "tests/model", "configs": "configs"}
+PLACES = {"model": "src/<package>/model", "tests": "tests/model", "configs": "configs", "docs": "docs"}
 
 
 def files_of_starter(starter: str) -> list[str]:

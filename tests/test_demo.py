@@ -19,18 +19,30 @@ def project(tmp_path):
         (tmp_path / "runs" / name).mkdir(parents=True)
     metrics = "step,val_loss,reduced_train_loss\n0,,0.5\n10,0.4,\n20,,0.25\n20,0.2,\n"
     (tmp_path / "runs" / "pretrain" / "metrics.csv").write_text(metrics)
-    (tmp_path / "runs" / "finetune" / "evaluation.json").write_text('{"test_accuracy": 0.97, "test_loss": 0.1}')
+    scores = {"test_accuracy": 0.97, "test_loss": 0.1, "num_items": 9, "references": {"guessing": {"accuracy": 0.1}}}
+    (tmp_path / "runs" / "finetune" / "evaluation.json").write_text(json.dumps(scores))
     return tmp_path
 
 
 def test_the_summary_holds_the_figures_of_the_runs(project):
     assert demo.summarise(project, 12.345) == {
-        "test_accuracy": 0.97,
+        "test": {"accuracy": 0.97, "loss": 0.1},
+        "items": 9,
+        "references": {"guessing": {"accuracy": 0.1}},
         "pretrain_loss_first": 0.5,
         "pretrain_loss_last": 0.25,
         "train_seconds": 12.3,
         "report": str(project / "runs" / "finetune" / "report" / "index.html"),
     }
+
+
+def test_the_summary_shows_the_network_beside_what_it_is_held_against(project):
+    lines = demo.told(demo.summarise(project, 12.345), project).splitlines()
+    assert lines[1:4] == [
+        "On 9 test items:",
+        f"{'the network':36} accuracy 0.9700  loss 0.1000",
+        f"{'guessing':36} accuracy 0.1000",
+    ]
 
 
 def test_writing_leaves_the_whole_file_and_nothing_else(tmp_path):

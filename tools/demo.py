@@ -1,4 +1,4 @@
-"""`make demo`: bakes the default project into build/demo, trains it there, and says where to look.
+"""`make demo`: bakes a project of a starter into build/demo, trains it there, and says where to look.
 
 Everything is made again on every run, so that the figures in build/demo/summary.json are those of this checkout.
 """
@@ -14,21 +14,31 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 TEMPLATE = Path(__file__).resolve().parents[1]
 DEMO = TEMPLATE / "build" / "demo"
-PROJECT = "mnist-megatron"  # the default answer to project_slug
+STARTERS = ("mnist", "protein")
 
 
-def bake() -> Path:
-    """The default project, fresh, whatever the user's own cookiecutter settings say."""
+def bake(starter: str) -> Path:
+    """A fresh project of a starter, with the default answers, whatever the user's own cookiecutter settings say."""
     shutil.rmtree(DEMO, ignore_errors=True)
     DEMO.mkdir(parents=True)
     config = DEMO / "cookiecutter.yaml"
     config.write_text(json.dumps({name: str(DEMO / ".cookiecutter") for name in ("cookiecutters_dir", "replay_dir")}))
-    command = [sys.executable, "-m", "cookiecutter", TEMPLATE, "--no-input", "--config-file", config]
+    command = [
+        sys.executable,
+        "-m",
+        "cookiecutter",
+        TEMPLATE,
+        "--no-input",
+        "--config-file",
+        config,
+        f"starter={starter}",
+    ]
     subprocess.run(command, cwd=DEMO, stdout=subprocess.DEVNULL, check=True)  # its next steps are what follows here
-    return DEMO / PROJECT
+    return DEMO / f"{starter}-megatron"  # the default answer to project_slug
 
 
 def run(*command: str | Path, cwd: Path) -> float:
@@ -56,12 +66,15 @@ def write_atomically(path: Path, content: str) -> None:
     os.replace(partial, path)
 
 
-def summarise(project: Path, train_seconds: float) -> dict[str, float | str]:
-    """The figures of the finished runs."""
+def summarise(project: Path, train_seconds: float) -> dict[str, Any]:
+    """The figures of the finished runs: those of the test set, and those to hold them against, if there are any."""
     pretrain, finetune = project / "runs" / "pretrain", project / "runs" / "finetune"
     first, last = losses(pretrain / "metrics.csv")
+    scores = json.loads((finetune / "evaluation.json").read_text(encoding="utf-8"))
     return {
-        "test_accuracy": json.loads((finetune / "evaluation.json").read_text(encoding="utf-8"))["test_accuracy"],
+        "test": {name.removeprefix("test_"): value for name, value in scores.items() if name.startswith("test_")},
+        "items": scores["num_items"],
+        "references": scores.get("references", {}),
         "pretrain_loss_first": first,
         "pretrain_loss_last": last,
         "train_seconds": round(train_seconds, 1),
@@ -69,13 +82,29 @@ def summarise(project: Path, train_seconds: float) -> dict[str, float | str]:
     }
 
 
-def main() -> None:
+def told(summary: dict[str, Any], project: Path) -> str:
+    """The summary, for a person to read."""
+    rows = {"the network": summary["test"], **summary["references"]}
+    figures = [
+        f"{name:36} {'  '.join(f'{figure} {value:.4f}' for figure, value in row.items())}" for name, row in rows.items()
+    ]
+    return f"""
+On {summary["items"]:,} test items:
+{chr(10).join(figures)}
+
+pretraining     loss {summary["pretrain_loss_first"]:.4f} -> {summary["pretrain_loss_last"]:.4f}
+training time   {summary["train_seconds"]:.0f} s, pretraining and finetuning
+report          {summary["report"]}
+project         {project}"""
+
+
+def main(starter: str) -> None:
     """Bake, install, pretrain, finetune, evaluate, predict, report."""
-    project = bake()
+    project = bake(starter)
     print(f"Generated {project}")
     pip = [sys.executable, "-m", "pip", "install", "--quiet"]
     run(*pip, "--no-index", "--no-deps", "--no-build-isolation", "--force-reinstall", project, cwd=project)
-    cli = Path(sys.executable).parent / PROJECT
+    cli = Path(sys.executable).parent / project.name
 
     train_seconds = run(cli, "pretrain", "--run_dir", "runs/pretrain", cwd=project)
     train_seconds += run(cli, "finetune", "--from", "runs/pretrain", "--run_dir", "runs/finetune", cwd=project)
@@ -86,13 +115,10 @@ def main() -> None:
 
     summary = summarise(project, train_seconds)
     write_atomically(DEMO / "summary.json", json.dumps(summary, indent=2) + "\n")
-    print(f"""
-test accuracy   {summary["test_accuracy"]:.4f} on the 10,000 digits of the official test set
-pretraining     loss {summary["pretrain_loss_first"]:.4f} -> {summary["pretrain_loss_last"]:.4f}
-training time   {summary["train_seconds"]:.0f} s, pretraining and finetuning
-report          {summary["report"]}
-project         {project}""")
+    print(told(summary, project))
 
 
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) != 2 or sys.argv[1] not in STARTERS:
+        sys.exit(f"there is no starter {' '.join(sys.argv[1:])}: make demo STARTER=mnist, or protein")
+    main(sys.argv[1])

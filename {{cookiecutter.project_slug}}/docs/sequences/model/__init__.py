@@ -1,1 +1,1 @@
-"""Masked proteins. What each of these files must give says the table of docs/make-it-yours.md, and why, contracts/."""
+"""Proteins: docs/make-it-yours.md has a table of these files; contracts/ says what each must give, and why."""

@@ -1,4 +1,4 @@
-"""The exported network in plain PyTorch: `from load import load`."""
+"""An exported network in plain PyTorch: `from load import load`."""
 
 import json
 from collections import OrderedDict
@@ -8,6 +8,9 @@ from typing import Any
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+TOKENS = "ACDEFGHIKLMNPQRSTVWY?-"
+"""Letter k is token k; `?` is a mask, and `-` fills a shorter protein up."""
 
 
 def mlp(inputs: int, inner: int, outputs: int) -> nn.Sequential:
@@ -44,27 +47,55 @@ class Block(nn.Module):
         return hidden + self.mlp(self.mlp_norm(hidden))
 
 
-class Network(nn.Module):
-    """Maps `tokens` and `is_letter`, both (B, S), to `logits` (B, S, tokens)."""
+class Encoder(nn.Module):
+    """The trunk: embedding, blocks, and the norm after them."""
 
     def __init__(self, model: dict[str, Any]) -> None:
         super().__init__()
-        sizes, [length, tokens] = model["sizes"], model["outputs"]["logits"]
+        sizes = model["sizes"]
         hidden, inner, heads = sizes["hidden_size"], sizes["ffn_hidden_size"], sizes["num_attention_heads"]
-        self.token, self.position = nn.Embedding(tokens, hidden), nn.Embedding(length, hidden)
+        self.token, self.position = nn.Embedding(len(TOKENS), hidden), nn.Embedding(sizes["sequence_length"], hidden)
         self.blocks = nn.ModuleList(Block(hidden, inner, heads) for _ in range(sizes["num_layers"]))
-        self.norm, self.scores = nn.LayerNorm(hidden), mlp(hidden, inner, tokens)
+        self.norm = nn.LayerNorm(hidden)
 
-    def forward(self, tokens: Tensor, is_letter: Tensor) -> dict[str, Tensor]:
-        """Compute the scores of every token at every position."""
+    def encode(self, tokens: Tensor, is_letter: Tensor) -> Tensor:
+        """Map `tokens` and `is_letter`, both (B, S), to (B, S, H)."""
         hidden = self.token(tokens) + self.position.weight
         for block in self.blocks:
             hidden = block(hidden, is_letter)
-        return {"logits": self.scores(self.norm(hidden))}
+        return self.norm(hidden)
 
 
-def load(folder: Path = Path(__file__).parent) -> Network:
+class Masked(Encoder):
+    """Maps `tokens` and `is_letter`, both (B, S), to `logits` (B, S, tokens)."""
+
+    def __init__(self, model: dict[str, Any]) -> None:
+        super().__init__(model)
+        sizes = model["sizes"]
+        self.scores = mlp(sizes["hidden_size"], sizes["ffn_hidden_size"], len(TOKENS))
+
+    def forward(self, tokens: Tensor, is_letter: Tensor) -> dict[str, Tensor]:
+        """Compute the scores of every token at every position."""
+        return {"logits": self.scores(self.encode(tokens, is_letter))}
+
+
+class Family(Encoder):
+    """Maps `letters` and `is_letter`, both (B, S), to `logits` (B, families)."""
+
+    def __init__(self, model: dict[str, Any]) -> None:
+        super().__init__(model)
+        self.head = nn.Linear(model["sizes"]["hidden_size"], *model["outputs"]["logits"])
+
+    def forward(self, letters: Tensor, is_letter: Tensor) -> dict[str, Tensor]:
+        """Compute the scores of the families."""
+        where = is_letter.unsqueeze(2)
+        total = (self.encode(letters, is_letter) * where).sum(dim=1)
+        return {"logits": self.head(total / where.sum(dim=1).clamp(min=1))}
+
+
+def load(folder: Path = Path(__file__).parent) -> Encoder:
     """Return the network with the weights of an export, ready to predict."""
-    network = Network(json.loads((folder / "model.json").read_text(encoding="utf-8")))
+    model = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    network = {"masked": Masked, "family": Family}[model["network"]](model)
     network.load_state_dict(load_file(folder / "model.safetensors"), assign=True)
     return network.eval()

@@ -1,4 +1,4 @@
-"""What can be set about proteins and the network, and the defaults of each command. No torch."""
+"""What can be set about proteins and networks, and the defaults of each command. No torch."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -18,7 +18,7 @@ class DataSettings(base.DataSettings):
 
 @dataclass(frozen=True)
 class ModelSettings(base.ModelSettings):
-    """The sizes of the network."""
+    """The sizes of the networks."""
 
     hidden_size: int = 32
     """features of each letter between blocks"""
@@ -34,14 +34,20 @@ class ModelSettings(base.ModelSettings):
 class Settings(base.RunSettings):
     """Everything that decides a run; what `pretrain` runs with."""
 
-    network: Literal["masked"] = "masked"
-    """masked: guesses masked letters"""
+    network: Literal["masked", "family"] = "masked"
+    """masked: guesses masked letters, for pretraining; family: the same trunk with a head that guesses the family"""
     data: DataSettings = field(default_factory=DataSettings)
     """the data"""
     model: ModelSettings = field(default_factory=ModelSettings)
-    """the network's sizes"""
+    """the networks' sizes"""
 
 
-FINETUNE = Settings(run_dir="runs/finetune")
-FROM_START = ("model", "data", "seed")
+FINETUNE = Settings(
+    run_dir="runs/finetune",
+    network="family",
+    new_heads=("head",),
+    data=DataSettings(num_proteins=600, validation_size=200),
+    training=base.TrainingSettings(max_steps=100, val_check_interval=25),
+)
+FROM_START = ("model", "seed")
 LAYOUTS = Settings(parallel=base.ParallelSettings(devices=4), training=base.PROOF)

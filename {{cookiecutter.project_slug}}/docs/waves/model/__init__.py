@@ -1,1 +1,1 @@
-"""Waves. What each of these files must give says the table of docs/make-it-yours.md, and why, contracts/."""
+"""Waves: docs/make-it-yours.md has a table of these files; contracts/ says what each must give, and why."""

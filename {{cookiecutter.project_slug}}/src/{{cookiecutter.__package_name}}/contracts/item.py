@@ -94,7 +94,7 @@ class Indices(list[int]):
 
 
 class Dataset(Protocol):
-    """What is asked of a dataset. `__getitems__(Indices) -> batch` and `name(position) -> str` are used where they are."""
+    """What is asked of a dataset. It may have `__getitems__(Indices) -> batch` and `name(position) -> str` too."""
 
     def __len__(self) -> int:
         """Return the number of items."""

@@ -31,18 +31,15 @@ class MnistConfig(NetworkConfig):
     predictions = staticmethod(results.predictions)
 
     def flops_per_item(self) -> float:
-        """Return those of an image: two for each weight and row that it sees, forward, and twice that backward.
-
-        The first layer needs half of the backward pass: an image has no gradient.
-        """
+        """Return those of an image: two for each weight and row that it sees, forward, and twice that backward."""
         size, inner, latent = self.hidden_size, self.ffn_hidden_size, self.latent_size
-        first, spread = IMAGE_SIDE * IMAGE_SIDE * inner, IMAGE_SIDE * size * latent
-        products = first + IMAGE_SIDE * size * inner * (1 + 2 * self.num_layers) + spread
+        ends, spread = IMAGE_SIDE * IMAGE_SIDE * inner, IMAGE_SIDE * size * latent
+        products = ends + IMAGE_SIDE * size * inner * (1 + 2 * self.num_layers) + spread
         if self.decoder:
-            products += spread + IMAGE_SIDE * inner * (size + IMAGE_SIDE)
+            products += spread + IMAGE_SIDE * size * inner + ends
         if self.classifier:
             products += latent * NUM_CLASSES
-        return 2.0 * (3 * products - first)
+        return 6.0 * products
 
 
 @dataclass

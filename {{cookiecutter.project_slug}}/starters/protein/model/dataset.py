@@ -139,8 +139,8 @@ def _tell_of_long(proteins: Proteins, settings: Settings) -> None:
     most = settings.model.max_length - SPECIAL_TOKENS
     if count := int((proteins.lengths(0, len(proteins)) > most).sum()):
         print(
-            f"warning: {count:,} of {len(proteins):,} proteins have more than {most:,} residues: only so many are read, "
-            "at both ends",
+            f"warning: {count:,} of {len(proteins):,} proteins have more than {most:,} residues: "
+            "only so many are read, at both ends",
             file=sys.stderr,
             flush=True,
         )

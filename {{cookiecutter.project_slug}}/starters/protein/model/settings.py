@@ -147,7 +147,7 @@ class Settings(base.RunSettings):
     embeddings: Literal["none", "sequence", "residue"] = "none"
     """predict: write features too, the mean of the residues of each protein, or those of each residue"""
     layer: int | None = None
-    """predict: after how many layers the features are taken; 0: the embedding; default: the last, with the final norm"""
+    """predict: after how many layers the features are taken; 0: the embedding; default: the last, with its norm"""
 
     @property
     def sequence_length(self) -> int:
@@ -231,4 +231,9 @@ FINETUNE = Settings(
     training=TrainingSettings(max_steps=600, lr=1e-3),
 )
 FROM_START = ("model", "seed")
-LAYOUTS = Settings(parallel=ParallelSettings(devices=4), training=PROOF)
+LAYOUTS = Settings(
+    data=DataSettings(pack=128),  # rows then count differently, and hold several proteins
+    model=ModelSettings(num_layers=4, hidden_size=32, num_attention_heads=4, ffn_hidden_size=64, max_length=64),
+    parallel=ParallelSettings(devices=4),
+    training=PROOF,
+)

@@ -152,15 +152,15 @@ def test_labels_that_neighbours_decide_are_found(settings_of, monkeypatch):
 def test_values_that_neighbours_decide_are_found_where_they_are_labelled(settings_of, tmp_path):
     def rows(count, seed):
         numbers = [(text, ["01"[c == "b"] for c in labels]) for text, labels in labelled_residues(count, seed)]
-        return [(text, " ".join([*values[:5], "9", *values[6:]])) for text, values in numbers]
+        return [(text, " ".join([*values[:10], "9", *values[11:]])) for text, values in numbers]
 
     settings = settings_of("residue_regressor", rows(400, 0), rows(3, 1), rows(30, 2))
-    mask = " ".join("0" if n == 5 else "1" for n in range(20))
+    mask = " ".join("0" if n == 10 else "1" for n in range(20))
     for path in tmp_path.glob("*.csv"):
         header, *lines = path.read_text().splitlines()
         path.write_text("\n".join([f"{header},seen", *(f"{line},{mask}" for line in lines)]) + "\n")
     found = figures_of(of_residues(change(settings, data={"mask_column": "seen"})), "neighbours and ridge regression")
-    assert found["loss"] < 0.01 and found["spearman"] > 0.7
+    assert found["loss"] < 0.002 and found["spearman"] > 0.7
 
 
 @pytest.mark.slow
