@@ -20,7 +20,7 @@ def test_the_table_of_questions_is_that_of_cookiecutter_json():
     answers = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
     asked = [name for name in answers if not name.startswith("_")]
     assert re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE) == asked
-    assert len(asked) <= 8
+    assert len(asked) <= 9
 
 
 def test_the_make_targets_exist():

@@ -70,7 +70,7 @@ def is_measured(name: str) -> bool:
 
 
 def change(settings: Settings, **changes: Any) -> Settings:
-    """Return other settings; those of a group are a dict, as in training={"max_steps": 3}. A network brings its data."""
+    """Return other settings; those of a group are a dict, as training={"max_steps": 3}. A network brings its data."""
     if changes.get("network", settings.network) != settings.network and settings.data == DATA[settings.network]:
         settings = replace(settings, data=DATA[changes["network"]])
     new = {

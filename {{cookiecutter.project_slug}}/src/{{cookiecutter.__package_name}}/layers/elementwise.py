@@ -1,8 +1,8 @@
 """What stands between the matrix products, each as one kernel where the config says so and a GPU computes it.
 
-A GPU reads and writes memory for each small operation of its own; `torch.compile` joins the few of a function here. Whole
-layers are not compiled: it gains little more, takes as long again for every layer, and Megatron's gradient buffers make
-it start over for each. Elsewhere, and where there is no C compiler, which it needs, the same functions run as they are.
+A GPU reads and writes memory for each small operation; `torch.compile` joins the few of a function here. Whole layers
+are not compiled: it gains little more, takes as long again for every layer, and Megatron's gradient buffers make it
+start over for each. Elsewhere, and where there is no C compiler, which it needs, the same functions run as they are.
 """
 
 from __future__ import annotations

@@ -167,7 +167,7 @@ class MaskedHead(MegatronModule):
 
 
 class MaskedStage(TiedStage):
-    """A stage of the network that guesses masked tokens. The last one gives `logits` (B, S, V) and `hidden` (B, S, H)."""
+    """A stage of the network that guesses masked tokens. The last one gives `logits` (B, S, V), and `hidden`."""
 
     def __init__(
         self, config: NetworkConfig, pre_process: bool = True, post_process: bool = True, vp_stage: int = 0

@@ -1,7 +1,7 @@
 """The weights of the networks under the names that Hugging Face's transformers gives them, and back.
 
-Ours differ in two ways: queries, keys and values of a head lie side by side in one matrix, so that tensor parallel ranks
-share heads; and the embedding has rows that are no tokens.
+Ours differ in two ways: queries, keys and values of a head lie side by side in one matrix, so that tensor parallel
+ranks share heads; and the embedding has rows that are no tokens.
 """
 
 from __future__ import annotations
@@ -55,12 +55,13 @@ def to_hugging_face(ours: Mapping[str, Tensor], network: str, heads: int) -> dic
         network: of NETWORKS.
         heads: number of attention heads.
     """
-    theirs = {}
+    theirs: dict[str, Tensor] = {}
     for name, weight in ours.items():
         renamed = _renamed(name, {**TRUNK, **HEADS[kind_of(network)]})
         if JOINED in renamed:
             parts = weight.unflatten(0, (heads, len(PARTS), -1)).unbind(1)
-            theirs.update((renamed.replace(JOINED, part), x.flatten(0, 1)) for part, x in zip(PARTS, parts, strict=True))
+            names = [renamed.replace(JOINED, part) for part in PARTS]
+            theirs |= {name: part.flatten(0, 1) for name, part in zip(names, parts, strict=True)}
         else:
             theirs[renamed] = weight[: len(TOKENS)].clone() if renamed in OF_TOKENS else weight.clone()
     return theirs

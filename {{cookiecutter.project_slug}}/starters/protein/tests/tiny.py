@@ -1,4 +1,4 @@
-"""What the tests of other rooms train: for each network data that are there, and sizes with which a run takes seconds."""
+"""What the tests of other rooms train: for each network data that are there, and sizes that take seconds."""
 
 from pathlib import Path
 
