@@ -13,10 +13,11 @@ from torch import Tensor
 
 from ..contracts.config import NetworkConfig
 from ..contracts.stage import PipelineStage
-from . import baseline, dataset, entropy, hf_export, results
+from . import dataset, hf_export, results
 from .hf_weights import load_folder
 from .item import ClassItem, MaskedItem, ResidueClassItem, ResidueValueItem, ValueItem
 from .losses import ClassLoss, MaskedLoss, ResidueClassLoss, ResidueValueLoss, ValueLoss
+from .measures import baseline, entropy
 from .network import LabelledStage, MaskedStage, ProteinHead, ResidueHead
 from .settings import VOCABULARY_ROWS, Settings
 

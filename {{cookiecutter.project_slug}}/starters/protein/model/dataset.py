@@ -13,16 +13,16 @@ from typing import IO, Any
 
 from ..contracts.item import DataError
 from ..contracts.view import split_validation
-from .fasta import read_fasta
-from .index import index_of
-from .labels import LabelReader
-from .locations import read_sample
-from .packing import SPECIAL_TOKENS, pack
-from .rows import LabelledProteins, MaskedProteins
+from .reading.fasta import read_fasta
+from .reading.index import index_of
+from .reading.labels import LabelReader
+from .reading.locations import read_sample
+from .reading.packing import SPECIAL_TOKENS, pack
+from .reading.rows import LabelledProteins, MaskedProteins
+from .reading.source import kind, read_source
+from .reading.store import UNLABELLED, Proteins, Record
+from .reading.tables import read_table
 from .settings import Settings
-from .source import kind, read_source
-from .store import UNLABELLED, Proteins, Record
-from .tables import read_table
 
 _TABLES = (".csv", ".tsv")
 

@@ -15,7 +15,7 @@ from sklearn.metrics import auc, roc_curve
 from ..drawing.pictures import MOST_POINTS, answers, cloud, colour_of, confusion, latent_space, shortened
 from ..drawing.theme import SIZE, Array, Drawing, Theme
 from .item import AMINO_ACIDS
-from .measures import auroc, told_apart
+from .measures.scores import auroc, told_apart
 
 SHARES = ("accuracy", "auroc", "fill")
 

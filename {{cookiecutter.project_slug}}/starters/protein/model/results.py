@@ -20,9 +20,9 @@ from .item import (
     ResidueValueItem,
     ValueItem,
 )
-from .labels import written
-from .measures import auroc, spearman
+from .measures.scores import auroc, spearman
 from .network import is_inside, is_whole, mean_of_residues
+from .reading.labels import written
 
 LabelledItem = ClassItem | ValueItem | ResidueClassItem | ResidueValueItem
 Kept = dict[str, np.ndarray]

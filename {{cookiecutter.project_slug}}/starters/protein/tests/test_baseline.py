@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from conftest import change
 
-from {{cookiecutter.__package_name}}.model import baseline, letters
-from {{cookiecutter.__package_name}}.model.baseline import REACH, kmers, neighbours, of_proteins, of_residues
-from {{cookiecutter.__package_name}}.model.encoding import encode
 from {{cookiecutter.__package_name}}.model.item import AMINO_ACIDS
-from {{cookiecutter.__package_name}}.model.letters import LETTERS, letters_of, some
+from {{cookiecutter.__package_name}}.model.measures import baseline, letters
+from {{cookiecutter.__package_name}}.model.measures.baseline import REACH, kmers, neighbours, of_proteins, of_residues
+from {{cookiecutter.__package_name}}.model.measures.letters import LETTERS, letters_of, some
+from {{cookiecutter.__package_name}}.model.reading.encoding import encode
+from {{cookiecutter.__package_name}}.model.reading.store import UNLABELLED, Record, in_memory
 from {{cookiecutter.__package_name}}.model.settings import FINETUNE
-from {{cookiecutter.__package_name}}.model.store import UNLABELLED, Record, in_memory
 
 
 def chain(*sequences):

@@ -10,9 +10,10 @@ from conftest import change
 
 from {{cookiecutter.__package_name}}.contracts.item import DataError, Index, Indices, checked, keys_of
 from {{cookiecutter.__package_name}}.contracts.view import collate
-from {{cookiecutter.__package_name}}.model import item, locations
+from {{cookiecutter.__package_name}}.model import item
 from {{cookiecutter.__package_name}}.model.dataset import items, prepare, read_proteins, read_test, read_training
 from {{cookiecutter.__package_name}}.model.item import AMINO_ACIDS, CLS, EOS, MASK, PAD, TOKENS
+from {{cookiecutter.__package_name}}.model.reading import locations
 from {{cookiecutter.__package_name}}.model.settings import Settings
 
 ITEMS = {
@@ -199,7 +200,7 @@ def test_items_have_the_names_of_their_proteins(table):
     packed, _ = read_training(settings_for(table, pack=96))
     labelled, _ = read_training(settings_for(table, "sequence_classifier"))
     assert (padded.name(3), labelled.name(3), validation.name(0)) == ("p3", "p3", f"p{len(LENGTHS) - 5}")
-    assert packed.name(0).split() == ["p0", "p1", "p2"]
+    assert packed.name(0).split() == ["p0", "p1", "p2", "p3"]
     assert " ".join(packed.name(row) for row in range(len(packed))).split() == [f"p{n}" for n in range(len(padded))]
 
 
@@ -273,7 +274,7 @@ def test_what_is_read_is_prepared_before(files, tmp_path, monkeypatch):
     settings = change(Settings(), data=files)
     prepare(settings)
     assert len(list(tmp_path.glob("*.index/*/meta.json"))) == 3
-    monkeypatch.setattr("{{cookiecutter.__package_name}}.model.index._build", lambda *_: pytest.fail("built again"))
+    monkeypatch.setattr("{{cookiecutter.__package_name}}.model.reading.index._build", lambda *_: pytest.fail("built again"))
     prepare(settings)
     read_training(settings)
     read_test(settings)

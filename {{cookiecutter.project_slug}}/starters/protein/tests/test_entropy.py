@@ -5,9 +5,9 @@ import pytest
 from conftest import change
 from model.test_baseline import chain
 
-from {{cookiecutter.__package_name}}.model.entropy import KINDS, PRIOR, count, of_residues
 from {{cookiecutter.__package_name}}.model.item import AMINO_ACIDS
-from {{cookiecutter.__package_name}}.model.letters import LETTERS
+from {{cookiecutter.__package_name}}.model.measures.entropy import KINDS, PRIOR, count, of_residues
+from {{cookiecutter.__package_name}}.model.measures.letters import LETTERS
 from {{cookiecutter.__package_name}}.model.settings import Settings
 
 L, A, G = map(AMINO_ACIDS.index, "LAG")

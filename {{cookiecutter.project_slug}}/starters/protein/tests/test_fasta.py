@@ -70,7 +70,7 @@ def test_a_greater_than_sign_inside_a_name_begins_no_protein(read):
 def test_blocks_that_are_read_at_once_may_end_anywhere(read, monkeypatch):
     content, expected = ">a b\nAC\nDE\n>c\n\nFG*\r\n>d\nHI", [("a", "ACDE"), ("c", "FG"), ("d", "HI")]
     for size in range(2, len(content) + 1):
-        monkeypatch.setattr("{{cookiecutter.__package_name}}.model.fasta._BLOCK", size)
+        monkeypatch.setattr("{{cookiecutter.__package_name}}.model.reading.fasta._BLOCK", size)
         assert read(content, f"{size}.fasta") == expected
 
 

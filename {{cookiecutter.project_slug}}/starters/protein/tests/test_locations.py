@@ -3,14 +3,15 @@
 import lzma
 import re
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from conftest import change
 
 from {{cookiecutter.__package_name}}.contracts.item import DataError, Index, Indices
-from {{cookiecutter.__package_name}}.model import locations
 from {{cookiecutter.__package_name}}.model.dataset import read_test, read_training
 from {{cookiecutter.__package_name}}.model.item import TOKENS
+from {{cookiecutter.__package_name}}.model.reading import locations
 from {{cookiecutter.__package_name}}.model.settings import FINETUNE, LOCATIONS, Settings
 
 NUMBERS = {"train": 7_978, "validation": 615, "test": 1_249}
@@ -87,7 +88,7 @@ def test_classes_that_the_sample_has_not_are_told():
 @pytest.mark.parametrize("network", ["sequence_regressor", "residue_classifier", "residue_regressor"])
 def test_networks_that_the_sample_has_no_labels_for_are_told(network):
     with pytest.raises(DataError, match=rf"the sample has no labels for {network}: set --data\.train_file"):
-        read_training(change(FINETUNE, network=network))
+        read_training(replace(FINETUNE, network=network))
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "altered", "folder"])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from {{cookiecutter.__package_name}}.model.item import AMINO_ACIDS, CLS, FIRST_AMINO_ACID, MASK, TOKENS, UNK
-from {{cookiecutter.__package_name}}.model.masking import mask, termini, window
+from {{cookiecutter.__package_name}}.model.reading.masking import mask, termini, window
 
 N = 200_000
 TWENTY = range(FIRST_AMINO_ACID, FIRST_AMINO_ACID + len(AMINO_ACIDS))

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from {{cookiecutter.__package_name}}.model import packing
 from {{cookiecutter.__package_name}}.model.item import TOKENS_PER_PROTEIN, most_proteins
-from {{cookiecutter.__package_name}}.model.packing import fill_rate, pack
-from {{cookiecutter.__package_name}}.model.store import Record, in_memory
+from {{cookiecutter.__package_name}}.model.reading import packing
+from {{cookiecutter.__package_name}}.model.reading.packing import fill_rate, pack
+from {{cookiecutter.__package_name}}.model.reading.store import Record, in_memory
 
 
 def proteins_of(*residues):

@@ -13,10 +13,10 @@ from results.best_network import best_network
 
 from {{cookiecutter.__package_name}}.contracts.names import OUTPUTS_FILE, SETTINGS_FILE
 from {{cookiecutter.__package_name}}.contracts.settings import ParallelSettings
-from {{cookiecutter.__package_name}}.model.encoding import encode
 from {{cookiecutter.__package_name}}.model.item import AMINO_ACIDS
-from {{cookiecutter.__package_name}}.model.labels import LabelReader
-from {{cookiecutter.__package_name}}.model.rows import with_ends
+from {{cookiecutter.__package_name}}.model.reading.encoding import encode
+from {{cookiecutter.__package_name}}.model.reading.labels import LabelReader
+from {{cookiecutter.__package_name}}.model.reading.rows import with_ends
 from {{cookiecutter.__package_name}}.model.settings import Settings
 from {{cookiecutter.__package_name}}.proof.ranks import run_ranks
 from {{cookiecutter.__package_name}}.results.evaluate import predict

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from {{cookiecutter.__package_name}}.model import results
 from {{cookiecutter.__package_name}}.model.config import NETWORKS
 from {{cookiecutter.__package_name}}.model.item import AMINO_ACIDS, CLS, EOS, MASK, PAD, TOKENS
-from {{cookiecutter.__package_name}}.model.labels import LabelReader
+from {{cookiecutter.__package_name}}.model.reading.labels import LabelReader
 
 RESIDUES = (3, 1, 4)
 LENGTH = 7

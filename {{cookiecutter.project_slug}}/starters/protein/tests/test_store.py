@@ -15,10 +15,10 @@ import pytest
 from conftest import change
 
 from {{cookiecutter.__package_name}}.contracts.item import DataError
-from {{cookiecutter.__package_name}}.model import index, source
 from {{cookiecutter.__package_name}}.model.dataset import read_proteins
+from {{cookiecutter.__package_name}}.model.reading import index, source
+from {{cookiecutter.__package_name}}.model.reading.store import Record, in_memory
 from {{cookiecutter.__package_name}}.model.settings import Settings
-from {{cookiecutter.__package_name}}.model.store import Record, in_memory
 
 A, B, C = ("a", [5, 5, 5]), ("b", [23, 23]), ("c", [13])
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from ..contracts.files import write_whole_folder
-from ..contracts.item import DataError
+from ...contracts.files import write_whole_folder
+from ...contracts.item import DataError
 from .source import unreadable
 from .store import OFFSET, Column, Proteins, Record
 

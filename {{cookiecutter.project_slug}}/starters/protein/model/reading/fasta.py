@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from ..contracts.item import DataError
+from ...contracts.item import DataError
 from .encoding import BLANKS, IllegalResidueError, SequenceError, encode
 from .store import Record
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from ..contracts.item import DataError
+from ...contracts.item import DataError
+from ..settings import DataSettings
 from .encoding import SequenceError, encode
 from .labels import LabelError, LabelReader, UnknownClassError
-from .settings import DataSettings
 from .source import kind, unpacked
 from .store import Record
 

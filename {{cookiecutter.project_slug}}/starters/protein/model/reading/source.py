@@ -10,7 +10,7 @@ from typing import IO
 
 from tqdm import tqdm
 
-from ..contracts.item import DataError
+from ...contracts.item import DataError
 from .store import Record
 
 _BAR_AFTER = 2  # seconds

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ..contracts.item import Index, Indices
-from .item import CLS, EOS, PAD
+from ...contracts.item import Index, Indices
+from ..item import CLS, EOS, PAD
 from .labels import LabelReader
 from .masking import mask, termini, window
 from .packing import SPECIAL_TOKENS

@@ -15,12 +15,12 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from .item import AMINO_ACIDS
-from .labels import LabelReader
+from ..item import AMINO_ACIDS
+from ..reading.labels import LabelReader
+from ..reading.store import Proteins
+from ..settings import Settings
 from .letters import LETTERS, Letters, letters_of, some, splits
-from .measures import accuracy, auroc, spearman
-from .settings import Settings
-from .store import Proteins
+from .scores import accuracy, auroc, spearman
 
 MOST_RESIDUES = 100_000
 """Of a split's proteins, with a label."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .item import most_proteins
+from ..item import most_proteins
 from .store import Proteins
 
 SPECIAL_TOKENS = 2  # <cls> and <eos>

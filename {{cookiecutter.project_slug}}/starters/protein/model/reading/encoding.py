@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 
-from .item import TOKENS, UNK
+from ..item import TOKENS, UNK
 
 BLANKS = b" \t\r\n"
 """What may stand between residues."""

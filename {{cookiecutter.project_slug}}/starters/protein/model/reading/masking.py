@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .item import AMINO_ACIDS, FIRST_AMINO_ACID, MASK
+from ..item import AMINO_ACIDS, FIRST_AMINO_ACID, MASK
 
 KEPT, REPLACED = 0.1, 0.1
 """Shares of the chosen residues that stay as they are, and that become another amino acid."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..settings import Settings
 from .letters import LETTERS, Letters, letters_of, splits
-from .settings import Settings
 
 PRIOR = 20
 """Times that each pair of neighbours is taken to have been seen before the counting begins."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .dataset import read_test, read_training
-from .item import FIRST_AMINO_ACID, TOKENS
-from .settings import Settings
-from .store import Proteins, Record, in_memory
+from ..dataset import read_test, read_training
+from ..item import FIRST_AMINO_ACID, TOKENS
+from ..reading.store import Proteins, Record, in_memory
+from ..settings import Settings
 
 MOST_PROTEINS = 20_000
 

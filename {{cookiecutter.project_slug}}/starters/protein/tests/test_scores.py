@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from {{cookiecutter.__package_name}}.model.measures import accuracy, auroc, spearman, told_apart
+from {{cookiecutter.__package_name}}.model.measures.scores import accuracy, auroc, spearman, told_apart
 
 
 def one_hot(answers, classes):

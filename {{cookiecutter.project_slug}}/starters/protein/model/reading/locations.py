@@ -8,13 +8,13 @@ import io
 import lzma
 from pathlib import Path
 
-from ..contracts.item import DataError
+from ...contracts.item import DataError
+from ..settings import LOCATIONS, Settings
 from .encoding import encode
 from .labels import LabelReader
-from .settings import LOCATIONS, Settings
 from .store import UNLABELLED, Proteins, Record, in_memory
 
-SAMPLE = Path(__file__).parent / "sample" / "proteins.csv.xz"
+SAMPLE = Path(__file__).parents[1] / "sample" / "proteins.csv.xz"
 SHA256 = "159e7d2e452e355b531af97e9f57aa50c7a1c91993224e0d4ecdc5f46bfd51e4"
 """Of what is in the file, unpacked."""
 
