@@ -61,12 +61,7 @@ def read_rows(run: Path) -> list[dict[str, str]]:
     """Return the rows of a run's metrics.csv, without what the clock and the machine say: that is never the same."""
     with (run / METRICS_FILE).open(newline="") as file:
         rows = list(csv.DictReader(file))
-    return [{name: value for name, value in row.items() if not is_measured(name)} for row in rows]
-
-
-def is_measured(name: str) -> bool:
-    """Tell what the clock and the machine say from what the training does."""
-    return name.endswith(names.PER_SECOND) or name in (names.MFU, names.MEMORY)
+    return [{name: value for name, value in row.items() if not names.is_measured(name)} for row in rows]
 
 
 def change(settings: Settings, **changes: Any) -> Settings:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 from .contracts.errors import ToldError, UserError, need, need_files
-from .contracts.names import COUNTED, COUNTS, LAYOUTS_FILE, NUM_ITEMS, REFERENCES, SETTINGS_FILE
+from .contracts.names import COUNTED, COUNTS, LAYOUTS_FILE, LOSS, NUM_ITEMS, REFERENCES, SETTINGS_FILE
 from .contracts.settings import ParallelSettings
 from .model import settings as model
 from .model.settings import Settings
@@ -107,7 +107,7 @@ def evaluate(argv: list[str]) -> int:
     _say("  ".join(f"{name} {value:.4f}" for name, value in result.items() if isinstance(value, float)))
     for name, figures in result[REFERENCES].items():
         _say(f"{name}: {'  '.join(f'{figure} {value:.4f}' for figure, value in figures.items())}")
-    counted = "" if result[COUNTED] == "items" else f" with {max(result[COUNTS].values()):,} {result[COUNTED]}"
+    counted = "" if result[COUNTED] == "items" else f" with {result[COUNTS][f'test_{LOSS}']:,} {result[COUNTED]}"
     _say(f"over {result[NUM_ITEMS]:,} test items{counted}; written to {settings.run_dir}")
     if Path(settings.run_dir, SETTINGS_FILE).exists():  # else there is no run to report on
         _say(f"Next: {PROG} report --from {settings.run_dir}")

@@ -10,6 +10,12 @@ class UserError(Exception):
     The command line prints it and exits with 2; every other exception is a defect and keeps its traceback.
     """
 
+    def __init__(self, text: str) -> None:
+        """Keep the text; torch brings that of a loader's process as the last line of a traceback."""
+        if "\nOriginal Traceback" in text:
+            text = text.splitlines()[-1].partition(": ")[2]
+        super().__init__(text)
+
 
 class ToldError(UserError):
     """A UserError of a run of many ranks, which one of them has already printed."""

@@ -73,6 +73,11 @@ class LossReduction(MegatronLossReduction):
             there = f"the network gives {', '.join(forward_out)}, and an item has {', '.join(batch)}"
             raise UserError(f"model/losses.py: {type(self).__name__} wants {error}; {there}") from error
         self._check(given, len(batch["idx"]))
+        if torch.is_grad_enabled() and not given[0].values.requires_grad:
+            raise UserError(
+                f"model/losses.py: {type(self).__name__} gives a {LOSS} that is detached from the network, which would "
+                "learn nothing: compute it from the outputs by functions that have gradients"
+            )
         is_real = batch["idx"] >= 0
         totals = torch.stack([_sum_and_count(term, is_real) for term in given])
         return totals[0, 0].float(), totals[0, 1].detach().int(), {"totals": totals.detach()}
@@ -81,6 +86,7 @@ class LossReduction(MegatronLossReduction):
         is_right = isinstance(given, tuple) and len(given) == len(self.names)
         if not is_right or any(
             not isinstance(term, Counted)
+            or not all(isinstance(part, Tensor) for part in term)
             or term.values.shape != term.where.shape
             or term.values.shape[:1] != (size,)
             or term.where.dtype != torch.bool
@@ -139,5 +145,10 @@ def _sum_and_count(term: Counted, is_real: Tensor) -> Tensor:
 def _describe(term: Any) -> str:
     if not isinstance(term, Counted):
         return type(term).__name__
-    parts = (f"{str(part.dtype).removeprefix('torch.')} {tuple(part.shape)}" for part in term)
-    return f"({', '.join(parts)})"
+    return f"({', '.join(map(_kind, term))})"
+
+
+def _kind(part: Any) -> str:
+    if not isinstance(part, Tensor):
+        return type(part).__name__
+    return f"{str(part.dtype).removeprefix('torch.')} {tuple(part.shape)}"

@@ -18,7 +18,14 @@ ITEMS_PER_SECOND = f"items{PER_SECOND}"
 MFU = "mfu"  # model FLOPs utilisation: the share of what the devices could compute, 0 to 1
 MEMORY = "memory_gib"  # the most that the first rank has held: of its GPU, or of its process
 
-# Keys of EVALUATION_FILE, beside test_<name> of each figure; written by results.evaluate, read by results.report.
+
+def is_measured(name: str) -> bool:
+    """Tell what the clock and the machine say from what the training does."""
+    return name.endswith(PER_SECOND) or name in (MFU, MEMORY)
+
+
+
+# Keys of EVALUATION_FILE, beside test_<name> of each figure and the STEP that was scored; written by results.evaluate, read by results.report.
 NUM_ITEMS = "num_items"  # items of the test set
 COUNTS = "counts"  # figure -> what its mean is over, without padding
 COUNTED = "counted"  # what the loss counts, in words: items, masked tokens

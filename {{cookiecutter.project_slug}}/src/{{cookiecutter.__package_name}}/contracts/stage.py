@@ -37,27 +37,41 @@ class PipelineStage(MegatronModule):
         """
         super().__init__(config)
         self.pre_process, self.post_process, self.vp_stage = pre_process, post_process, vp_stage
-        self.input_tensor: Tensor | None = None
+        self.set_input_tensor(None)
         self.register_forward_hook(_check_output)
+
+    @property
+    def input_tensor(self) -> Tensor | None:
+        """The previous stage's output, (S, B, H), which every stage but the first goes on from."""
+        self.has_read_input = True
+        return self._input_tensor
 
     def set_input_tensor(self, input_tensor: Tensor | list[Tensor] | None) -> None:
         """Take the previous stage's output; Megatron's schedule calls this before `forward`."""
-        self.input_tensor = input_tensor[0] if isinstance(input_tensor, list) else input_tensor
+        self._input_tensor = input_tensor[0] if isinstance(input_tensor, list) else input_tensor
+        self.has_read_input = False
 
 
 def _check_output(stage: PipelineStage, arguments: tuple[Any, ...], output: Any) -> None:
     """Raise a UserError for what the next stage or the loss cannot take."""
     [batch], config = arguments, stage.config
     size = len(batch["idx"])
+    if not (stage.pre_process or stage.has_read_input):  # the stage before would wait for gradients that never come
+        raise UserError("model/network.py: a stage that is not the first must go on from self.input_tensor, not anew")
     if stage.post_process:
-        if not isinstance(output, dict) or any(value.shape[:1] != (size,) for value in output.values()):
-            shapes = {name: tuple(value.shape) for name, value in output.items()} if isinstance(output, dict) else None
-            given = shapes or type(output).__name__
+        shapes = {name: _shape(value) for name, value in output.items()} if isinstance(output, dict) else None
+        if shapes is None or any(not isinstance(shape, tuple) or shape[:1] != (size,) for shape in shapes.values()):
+            given = type(output).__name__ if shapes is None else shapes
             rule = f"a dict with a row for each of {size} items"
             raise UserError(f"model/network.py: the last stage gives {given}, not {rule}")
         return
     length = config.sequence_length // (config.tensor_model_parallel_size if config.sequence_parallel else 1)
-    expected, found = (length, size, config.hidden_size), tuple(getattr(output, "shape", ()))
+    expected, found = (length, size, config.hidden_size), _shape(output)
     if found != expected:
         rule = f"(sequence, items, hidden) {expected}"
         raise UserError(f"model/network.py: a stage gives {found} to the next one, not {rule}")
+
+
+def _shape(value: Any) -> tuple[int, ...] | str:
+    """Return the shape of a tensor, or what stands in its place."""
+    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__

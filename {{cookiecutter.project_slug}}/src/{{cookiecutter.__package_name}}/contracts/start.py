@@ -21,6 +21,9 @@ from .errors import UserError
 from .stage import PipelineStage
 
 
+_SAVED = "module."  # under which NeMo saves the network
+
+
 class StartWeightsError(UserError):
     """The network cannot be given its start weights."""
 
@@ -43,10 +46,11 @@ def load_start_weights(stage: PipelineStage, checkpoint: Path, new_heads: tuple[
             "head" does not match "head_norm.weight". None: it is a checkpoint of this same network.
 
     Raises:
-        StartWeightsError: a weight outside the new heads is missing or of another shape, or a prefix names nothing.
+        StartWeightsError: a weight outside the new heads is missing or of another shape, or a prefix names nothing; or
+            the checkpoint of this same network has a weight that the network has not. A pipeline stage cannot tell.
     """
     saved = dist_checkpointing.load_tensors_metadata(str(checkpoint))
-    old = wanted_weights(stage, new_heads, prefix="module.")  # under which NeMo saves the network
+    old = wanted_weights(stage, new_heads, prefix=_SAVED)
     problems = [
         f"{name} is missing"
         if tensor.key not in saved
@@ -54,6 +58,9 @@ def load_start_weights(stage: PipelineStage, checkpoint: Path, new_heads: tuple[
         for name, tensor in old.items()
         if tensor.key not in saved or saved[tensor.key].global_shape != tensor.global_shape
     ]
+    if new_heads is None and stage.pre_process and stage.post_process:
+        removed = {key for key in saved if key.startswith(_SAVED)} - {tensor.key for tensor in old.values()}
+        problems += [f"{key.removeprefix(_SAVED)} has no place in it" for key in sorted(removed)]
     if problems:
         mend = (
             "The network was another when it was trained: restore it, or train anew in another --run_dir"

@@ -95,14 +95,17 @@ def collate(batch: Any) -> dict[str, Any]:
     """Return a ready batch as it is, and stack a list of items into one.
 
     Raises:
-        DataError: the dataset gives something else than dicts of tensors, or items of different shapes.
+        DataError: the dataset gives something else than dicts of tensors, or items of different keys or shapes.
     """
-    given = batch[0] if isinstance(batch, list) else batch
-    if not isinstance(given, dict):
-        raise DataError(f"the dataset gives a {type(given).__name__}; model/item.py says a dict")
+    items = batch if isinstance(batch, list) else [batch]
+    for given in items:
+        if not isinstance(given, dict):
+            raise DataError(f"the dataset gives a {type(given).__name__}; model/item.py says a dict")
+        if some := given.keys() ^ items[0].keys():  # torch drops a key that the first item lacks
+            raise DataError(f"some items have {', '.join(sorted(some))} and others have not; model/item.py says all")
     try:
         stacked: dict[str, Any] = default_collate(batch) if isinstance(batch, list) else batch
-    except (RuntimeError, KeyError, TypeError) as error:
+    except (RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"items of one batch do not fit together ({reason}): model/item.py says one shape") from error
     return stacked

@@ -19,6 +19,7 @@ from ..contracts.errors import UserError
 from ..contracts.files import write_whole
 from ..contracts.view import innermost
 from ..model.settings import Settings
+from ..runtime.checkpoint import step_of
 from ..runtime.failures import tell
 from ..training.datamodule import DataModule
 from ..training.module import NetworkModule
@@ -30,7 +31,8 @@ def evaluate(settings: Settings) -> dict[str, Any]:
 
     Returns:
         What evaluation.json holds: test_<name> of each figure of the loss and of each of the config's `scores`, the
-        number of items, how many values each mean is over, and on the first rank what they are held against.
+        number of items, how many values each mean is over, the step of the checkpoint if the weights are those of one,
+        and on the first rank what the figures are held against.
 
     Raises:
         UserError: the scores are not what they should be.
@@ -43,6 +45,8 @@ def evaluate(settings: Settings) -> dict[str, Any]:
         result[names.NUM_ITEMS] = len(data.test)
         result[names.COUNTED] = module.loss_reduction.unit
         result[names.COUNTS] = {f"test_{name}": int(count) for name, count in module.counts.items()}
+        if weights := module.config.start_weights_dir:
+            result[names.STEP] = step_of(Path(weights).parent)
         result[names.REFERENCES] = _references(module, settings) if trainer.is_global_zero else {}
         if trainer.is_global_zero:
             with write_whole(run / names.OUTPUTS_FILE, "wb") as file:

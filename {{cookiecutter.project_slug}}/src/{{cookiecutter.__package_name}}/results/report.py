@@ -10,6 +10,7 @@ import json
 import math
 import re
 import shlex
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -65,6 +66,8 @@ def make_report(run: Path) -> Path:
     chapters = [_chapter(part, number, len(runs)) for number, part in enumerate(runs, start=1)]
     if note:
         chapters[0].notes.insert(0, note)
+    if note := _outdated(runs[-1]):
+        print(note, file=sys.stderr)
     with write_whole_folder(run / names.REPORT_FOLDER) as folder:
         for name, (picture, _) in chapters[-1].pictures.items():
             (folder / f"{name}.png").write_bytes(picture.light)
@@ -182,6 +185,8 @@ def _chapter(run: Run, number: int, runs: int) -> Chapter:
     notes = []
     if not (run.outputs and run.evaluation):
         notes.append(f"Not evaluated yet. For the test figures and the other pictures: {_evaluate(run.folder)}")
+    if note := _outdated(run):
+        notes.append(note)
     for name, (steps, values) in run.curves.items():
         if broken := np.flatnonzero(~np.isfinite(values)).tolist():
             count = f"{len(broken):,} of {len(values):,} logged steps"
@@ -191,10 +196,20 @@ def _chapter(run: Run, number: int, runs: int) -> Chapter:
     return Chapter(f"{number}. {title}" if runs > 1 else title, str(run.folder), headlines, notes, pictures, settings)
 
 
+def _outdated(run: Run) -> str:
+    """Say that the run has become better since it was scored, if its evaluation tells the step that was scored."""
+    steps, losses = run.curves.get(names.VAL_LOSS, (np.zeros(0), np.zeros(0)))
+    scored = run.evaluation.get(names.STEP)
+    if scored is None or not np.isfinite(losses).any() or (best := steps[np.nanargmin(losses)]) == scored:
+        return ""
+    what = f"The test figures are those of step {scored:,.0f}, and the lowest {names.VAL_LOSS} is that of step {best:,.0f}"
+    return f"{what}. For its figures: {_evaluate(run.folder)}"
+
+
 def _headlines(run: Run) -> Iterator[tuple[str, str, str]]:
     """Give name, value and detail of the few figures that sum a run up."""
     for name, value in run.evaluation.items():
-        if name not in (names.NUM_ITEMS, *NO_NUMBERS):
+        if name not in (names.NUM_ITEMS, names.STEP, *NO_NUMBERS):
             figure = name.removeprefix("test_")
             others = (f"{other}: {_written(figure, reached)}" for other, reached in _references(run, figure).items())
             details = filter(None, (_certainty(run, name), *others))

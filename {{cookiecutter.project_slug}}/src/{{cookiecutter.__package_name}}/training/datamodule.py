@@ -61,12 +61,24 @@ class DataModule(pl.LightningDataModule):
         """
         self.keys = keys_of(self.config.item_class, self._size)
         if stage in ("fit", "validate"):
-            self.train, self.validation = self.config.read_training(self.settings)
+            self.train, self.validation = self._read("read_training", "training", "validation")
             self.fingerprint = _check_ends(self.train, self.keys)  # before a run folder is made
         elif stage == "test":
-            self.test = self.config.read_test(self.settings)
+            [self.test] = self._read("read_test", "test")
         elif not hasattr(self, "test"):  # else it is the outputs of what was tested that are wanted
-            self.test = self.config.read_predict(self.settings)
+            [self.test] = self._read("read_predict", "prediction")
+
+    def _read(self, method: str, *kinds: str) -> tuple[Dataset, ...]:
+        """Return the datasets that a method of the config reads, one of each kind; DataError if one lacks or is empty."""
+        found = getattr(self.config, method)(self.settings)
+        datasets = found if isinstance(found, tuple) else (found,)
+        where, wanted = f"model/config.py: {self.config.__name__}.{method}", " and ".join(f"a {kind} set" for kind in kinds)
+        if len(datasets) != len(kinds) or not all(hasattr(dataset, "__getitem__") for dataset in datasets):
+            given = ", ".join(type(dataset).__name__ for dataset in datasets)
+            raise DataError(f"{where} gives {given}: return {wanted}, datasets as model/item.py says")
+        if empty := [kind for kind, dataset in zip(kinds, datasets, strict=True) if not len(dataset)]:
+            raise DataError(f"{where} gives no {empty[0]} items: look into what it reads")
+        return datasets
 
     def _size(self, name: str) -> int | None:
         settings = (self.settings, self.settings.model, self.settings.data)
@@ -145,11 +157,21 @@ def _check_ends(dataset: Dataset, keys: dict[str, Key]) -> tuple[int, int]:
     """Return what tells a dataset from another: the number of items, and a checksum of the first and the last.
 
     Raises:
-        DataError: one of these two is not what it should be.
+        DataError: one of these two is not what it should be, or not when it is asked for again.
     """
-    if not len(dataset):
-        raise DataError("there are no training items")
-    batch = checked(Section(dataset, 0, len(dataset)).__getitems__([0, len(dataset) - 1]), keys)
+    items, last = Section(dataset, 0, len(dataset)), len(dataset) - 1
+    batch = checked(items.__getitems__([0, last]), keys)
+    again = checked(items.__getitems__([last, 0, 0]), keys)  # which shows whoever sorts, turns round or leaves out
+    if others := [key for key in keys if not _equal(again[key], batch[key][[1, 0, 0]])]:
+        raise DataError(
+            f"{', '.join(others)} of an item is another when it is asked for again: random parts must come from "
+            "index.random(), and __getitems__ must answer in the order of its indices"
+        )
     tensors: list[Tensor] = [batch[key] for key in sorted(batch)]
     content = b"".join(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() for tensor in tensors)
     return len(dataset), zlib.crc32(content)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two tensors are the same but for rounding, which may depend on how many items are computed."""
+    return torch.allclose(one, other, rtol=1e-2, atol=1e-5, equal_nan=True) if one.is_floating_point() else one.equal(other)

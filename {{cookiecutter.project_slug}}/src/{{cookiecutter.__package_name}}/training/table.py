@@ -10,8 +10,24 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from ..contracts.errors import UserError
 from ..contracts.files import write_whole
-from ..contracts.names import STEP
+from ..contracts.names import STEP, is_measured
+
+
+def check_figures(table: Path, figures: tuple[str, ...]) -> None:
+    """Hold what a run is going to log against the table that it goes on with; what is measured may differ.
+
+    Raises:
+        UserError: the loss has got other names meanwhile.
+    """
+    header = table.read_text(encoding="utf-8").partition("\n")[0] if table.exists() else ""
+    logged = [name for name in header.split(",") if name not in ("", STEP) and not is_measured(name)]
+    if logged and set(logged) != set(figures):
+        raise UserError(
+            f"{table} has the figures {', '.join(logged)}, and with the loss of now they are {', '.join(figures)}: "
+            "restore model/losses.py, or begin a new run in another --run_dir"
+        )
 
 
 class CsvLog(Logger):
@@ -40,11 +56,13 @@ class CsvLog(Logger):
     def cut(self, step: int) -> None:
         """Drop the rows after `step`, which a resumed run writes anew, and a last one that was cut off by a crash.
 
-        What is kept comes under the columns of this run, which may go on on another device.
+        What another device has measured, where the run was before, keeps its columns.
         """
         if self.path.exists():
             lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
             rows = csv.DictReader(line for line in lines if line.endswith("\n"))
+            measured = filter(is_measured, rows.fieldnames or ())
+            self.columns = tuple(dict.fromkeys((*self.columns, *measured)))
             with write_whole(self.path) as file:
                 writer = csv.DictWriter(file, (STEP, *self.columns), extrasaction="ignore", lineterminator="\n")
                 writer.writeheader()

@@ -30,7 +30,7 @@ from .optimizer import make_optimizer
 from .run_settings import holds_run
 from .speed import Speed, peak_of
 from .stopping import StopOnSignal
-from .table import CsvLog
+from .table import CsvLog, check_figures
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -63,6 +63,8 @@ def train(settings: Settings) -> TrainingResult:
     start = best_checkpoint(Path(origin) / names.CHECKPOINTS_FOLDER) if origin else checkpoint
     with prepared(settings.accelerator, settings.parallel.devices, settings.parallel.num_nodes) as accelerator:
         module = make_module(settings, start, same_network=checkpoint is not None)
+        if checkpoint:
+            check_figures(run / names.METRICS_FILE, module.metric_names)
         recorder, speed, stop = RunRecorder(run, settings), make_speed(settings, module, accelerator), StopOnSignal()
         trainer = make_trainer(
             settings,

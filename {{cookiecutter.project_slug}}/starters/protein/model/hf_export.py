@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from ..contracts.config import NetworkConfig
 from ..contracts.names import WEIGHTS_FILE
 from .card import CARD_FILE, card
 from .hf_config import (
@@ -29,9 +30,6 @@ from .hf_config import (
 from .item import CLS, EOS, MASK, PAD, TOKENS, UNK
 from .settings import Settings
 from .weights import to_hugging_face
-
-if TYPE_CHECKING:
-    from .config import EsmConfig
 
 HEAD_FILE, HEAD = "head.safetensors", "classifier."
 TOKENIZER_FILE, SPECIAL_TOKENS_FILE = "tokenizer_config.json", "special_tokens_map.json"
@@ -50,7 +48,7 @@ SPECIAL_TOKENS = {
 
 
 def write_folder(
-    config: EsmConfig, folder: Path, weights: dict[str, Tensor], settings: Settings, description: dict[str, Any]
+    config: NetworkConfig, folder: Path, weights: dict[str, Tensor], settings: Settings, description: dict[str, Any]
 ) -> str | None:
     """Write what `from_pretrained` reads; see `NetworkConfig.export`."""
     theirs = to_hugging_face(weights, config.answers_for, config.num_attention_heads) | untrained(config)
@@ -71,7 +69,7 @@ def write_folder(
     )
 
 
-def untrained(config: EsmConfig) -> dict[str, Tensor]:
+def untrained(config: NetworkConfig) -> dict[str, Tensor]:
     """Return what transformers keeps beside the trained weights, float32."""
     size = config.hidden_size // config.num_attention_heads
     frequencies = 1.0 / 10_000 ** (torch.arange(0, size, 2, dtype=torch.float32) / size)
@@ -83,7 +81,7 @@ def untrained(config: EsmConfig) -> dict[str, Tensor]:
     }
 
 
-def config_of(config: EsmConfig, architecture: str, dtype: str) -> dict[str, Any]:
+def config_of(config: NetworkConfig, architecture: str, dtype: str) -> dict[str, Any]:
     """Return what config.json says of a network."""
     return {
         "architectures": [architecture],
@@ -95,7 +93,7 @@ def config_of(config: EsmConfig, architecture: str, dtype: str) -> dict[str, Any
     }
 
 
-def _labels(config: EsmConfig) -> dict[str, Any]:
+def _labels(config: NetworkConfig) -> dict[str, Any]:
     """Return what the outputs of a head mean."""
     if config.answers_for == "masked":
         return {}

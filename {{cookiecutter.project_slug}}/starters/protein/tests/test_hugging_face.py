@@ -1,33 +1,22 @@
 """A start from a folder of Hugging Face's transformers: every weight, in every layout, or a refusal in words."""
 
-import csv
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, change, read_rows, run
+from conftest import change, run
 from megatron.core import parallel_state
-from theirs import CLASSES, THEIRS, answer, make, saved, weights_of
+from theirs import THEIRS, change_config, make, saved, started, weights_of
 
-from {{cookiecutter.__package_name}}.contracts import names
 from {{cookiecutter.__package_name}}.contracts.errors import UserError
-from {{cookiecutter.__package_name}}.contracts.view import Section
 from {{cookiecutter.__package_name}}.model.item import TOKENS
-from {{cookiecutter.__package_name}}.model.settings import FINETUNE, Settings
+from {{cookiecutter.__package_name}}.model.settings import Settings
 from {{cookiecutter.__package_name}}.model.weights import to_hugging_face
-from {{cookiecutter.__package_name}}.proof.layouts import train_in_ranks
 from {{cookiecutter.__package_name}}.training.run_settings import check_same_run
-from {{cookiecutter.__package_name}}.training.train import make_data, make_module
+from {{cookiecutter.__package_name}}.training.train import make_module
 
 HEADS = 4
-
-
-def started(folder, network, **changes):
-    """Return settings with which a tiny network starts from a folder, as the command line gets them."""
-    given = change(TINY, network=network, from_hf=str(folder), **changes)
-    return replace(given, model=given.from_start()["model"])
 
 
 def built(settings, new_heads=()):
@@ -105,12 +94,6 @@ def test_each_pipeline_stage_takes_what_it_holds_and_the_last_one_its_copy_of_th
 
 
 # Refusals
-
-
-def change_config(folder, **changes):
-    path = folder / "config.json"
-    config = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({key: value for key, value in config.items() if value != "left out"}))
 
 
 @pytest.fixture
@@ -219,109 +202,3 @@ def test_a_resume_from_another_folder_is_refused():
     check_same_run(saved_settings, saved_settings)
     with pytest.raises(UserError, match="--from_hf one, not two"):
         check_same_run(Settings(from_hf="two"), saved_settings)
-
-
-# Commands
-
-
-@pytest.mark.parametrize("network", THEIRS)
-def test_a_folder_says_which_network_it_is_and_its_classes(network, asked, run_dir, tmp_path):
-    saved(make(network), tmp_path)
-    assert run("predict", *run_dir, "--from_hf", tmp_path, "--model.max_length", 48) == 0
-    [given] = asked
-    assert (given.network, given.model.max_length, given.model.num_layers) == (network, 48, 2)
-    labels = {"masked": Settings().model.classes, "regressor": ["value"], "classifier": CLASSES}
-    assert given.model.classes == labels[network.split("_")[-1]]
-
-
-@pytest.mark.parametrize(
-    ("changes", "network", "classes"),
-    [
-        ({"problem_type": "regression"}, "sequence_regressor", CLASSES),
-        ({"id2label": "left out", "label2id": "left out"}, "sequence_classifier", ["LABEL_0", "LABEL_1"]),
-        (
-            {"id2label": {str(n): f"c{n}" for n in reversed(range(11))}},
-            "sequence_classifier",
-            [f"c{n}" for n in range(11)],
-        ),
-        ({"id2label": {"0": "one"}, "problem_type": "single_label_classification"}, "sequence_classifier", ["one"]),
-    ],
-)
-def test_labels_and_problem_type_decide_as_in_transformers(changes, network, classes, tmp_path):
-    change_config(saved(make("sequence_classifier"), tmp_path), **changes)
-    taken = Settings(from_hf=str(tmp_path)).from_start()
-    assert (taken["network"], taken["model"].classes) == (network, classes)
-
-
-def test_finetuning_takes_the_sizes_and_keeps_its_own_network(folder, asked, run_dir):
-    assert run("finetune", *run_dir, "--from_hf", folder, "--model.pooling", "mean") == 0
-    [given] = asked
-    assert (given.network, given.new_heads, given.model.pooling) == (FINETUNE.network, FINETUNE.new_heads, "mean")
-    assert given.model.hidden_size == 16 and given.model.layernorm_epsilon == 1e-6
-
-
-@pytest.mark.slow
-def test_finetuning_trains_a_new_head_on_the_trunk_and_a_resume_needs_the_folder_no_more(
-    train, folder, tmp_path, capsys
-):
-    steps = {"max_steps": 4, "val_check_interval": 2}
-    run_dir = str(tmp_path / "run")
-    settings = started(folder, FINETUNE.network, run_dir=run_dir, new_heads=("head",), training=steps)
-    trained = train(settings)
-    assert f"starting from the weights in {folder}" in capsys.readouterr().err
-    trunk = weights_of(make("masked"))
-    found = to_hugging_face(trained.start, FINETUNE.network, HEADS)
-    assert all(torch.equal(found[name], trunk[name]) for name in trunk.keys() & found.keys())
-    assert "esm.encoder.layer.1.attention.self.key.weight" in trunk.keys() & found.keys()
-    folder.rename(tmp_path / "gone")
-    resumed = train(change(settings, resume=True, training={"max_steps": 6}))
-    assert all(torch.equal(resumed.start[name], weight) for name, weight in trained.end.items())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("network", ["sequence_classifier", "residue_regressor"])
-def test_a_prediction_is_that_of_transformers(network, tmp_path):
-    theirs = make(network)
-    table = tmp_path / "proteins.csv"
-    proteins = ["MKTAYIAKQRQISFVKSHFSRQ", "MSTNPKPQRKTKRNT", "GAVL"]
-    table.write_text("\n".join(["sequence", *proteins]))
-    words = ["--run_dir", tmp_path / "out", "--from_hf", saved(theirs, tmp_path / "theirs"), "--input", table]
-    assert run("predict", *words, "--accelerator", "cpu", "--model.max_length", 48) == 0
-    [written] = (tmp_path / "out").glob("*.csv")
-    with written.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    for protein, row in zip(proteins, rows, strict=True):
-        tokens = torch.tensor([[0, *map(TOKENS.index, protein), 2]])
-        logits = answer(theirs, {"tokens": tokens, "sequence": torch.ones_like(tokens)})[0]
-        if network == "residue_regressor":
-            found = torch.tensor([float(value) for value in row["prediction"].split()])
-            torch.testing.assert_close(found, logits[1:-1, 0], rtol=1e-5, atol=1e-5)
-        else:
-            found = torch.tensor([float(row[f"probability_{name}"]) for name in CLASSES])
-            torch.testing.assert_close(found, logits.softmax(-1), rtol=0, atol=1e-5)
-
-
-@pytest.mark.slow
-def test_an_evaluation_scores_what_transformers_answers(tmp_path):
-    theirs = make("sequence_classifier")
-    folder, out = saved(theirs, tmp_path / "theirs"), tmp_path / "out"
-    words = ["--run_dir", out, "--from_hf", folder, "--accelerator", "cpu", "--model.max_length", 48]
-    assert run("evaluate", *words) == 0
-    data = make_data(started(folder, "sequence_classifier"))
-    data.setup("test")
-    batch = Section(data.test, 0, 1249).__getitems__(list(range(1249)))
-    loss = torch.nn.functional.cross_entropy(answer(theirs, batch), batch["label"])
-    assert json.loads((out / names.EVALUATION_FILE).read_text())["test_loss"] == pytest.approx(float(loss), rel=1e-5)
-    assert not (out / names.SETTINGS_FILE).exists()
-
-
-@pytest.mark.slow
-def test_tensor_parallel_ranks_share_the_weights_of_a_folder(folder, train, tmp_path):
-    steps = {"max_steps": 2, "val_check_interval": 2, "warmup_steps": 0, "micro_batch_size": 16}
-    losses = []
-    for parallel in ({}, {"devices": 2, "tensor": 2}):
-        run_dir = tmp_path / f"run{len(losses)}"
-        settings = started(folder, "masked", run_dir=str(run_dir), training=steps, parallel=parallel)
-        train_in_ranks(settings) if parallel else train(settings)
-        losses.append([float(row[names.TRAIN_LOSS]) for row in read_rows(Path(run_dir)) if row[names.TRAIN_LOSS]])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)

@@ -1,9 +1,12 @@
 """Networks of Hugging Face's transformers with random weights, none of which is zero or one, and their folders."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from conftest import TINY, change
 from transformers import (
     EsmConfig,
     EsmForMaskedLM,
@@ -13,6 +16,7 @@ from transformers import (
 )
 
 from {{cookiecutter.__package_name}}.model.item import MASK, PAD, TOKENS
+from {{cookiecutter.__package_name}}.model.settings import Settings
 
 THEIRS: dict[str, type[PreTrainedModel]] = {
     "masked": EsmForMaskedLM,
@@ -70,3 +74,16 @@ def answer(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tens
     embedded = model.esm.embeddings(batch["tokens"], attention_mask=mask)
     with torch.no_grad():
         return model(inputs_embeds=embedded, attention_mask=mask).logits
+
+
+def started(folder: Path, network: str, **changes: Any) -> Settings:
+    """Return settings with which a tiny network starts from a folder, as the command line gets them."""
+    given = change(TINY, network=network, from_hf=str(folder), **changes)
+    return replace(given, model=given.from_start()["model"])
+
+
+def change_config(folder: Path, **changes: Any) -> None:
+    """Change config.json of a folder; a key whose value is "left out" is."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in config.items() if value != "left out"}))
