@@ -109,7 +109,7 @@ def test_what_does_not_count_adds_nothing_even_if_it_is_not_finite(kind):
     if kind is OfItems:
         counts[:, 0] = batch["idx"] >= 0
     for broken in (math.nan, math.inf):
-        spoilt = {"answer": output["answer"].detach().where(counts, broken)}
+        spoilt = {"answer": output["answer"].where(counts, broken)}
         assert_same(kind().forward(batch, spoilt)[2], right)
 
 
@@ -223,6 +223,8 @@ RIGHT = Counted(VALUES, WHERE)
         ((RIGHT, Counted(VALUES.mean(), WHERE.all())), r"\[.*, '\(float32 \(\), bool \(\)\)'\]"),
         ((RIGHT, Counted(VALUES, VALUES)), r"\[.*, '\(float32 \(4, 5\), float32 \(4, 5\)\)'\]"),
         ((RIGHT, VALUES), r"\[.*, 'Tensor'\]"),
+        ((RIGHT, Counted(VALUES, None)), r"\[.*, '\(float32 \(4, 5\), NoneType\)'\]"),
+        ((RIGHT, Counted(1.0, WHERE)), r"\[.*, '\(float, bool \(4, 5\)\)'\]"),
         ((RIGHT, (VALUES, WHERE)), r"\[.*, 'tuple'\]"),
         (RIGHT, r"\['Tensor', 'Tensor'\]"),
         (VALUES, "Tensor"),
@@ -249,6 +251,18 @@ def test_a_loss_that_wants_what_is_not_there_is_told(where):
     )
     with pytest.raises(UserError, match=line):
         Wrong().forward(*make_batch(4))
+
+
+def test_a_loss_that_would_teach_nothing_is_told_in_training_only():
+    class Detached(OfPositions):
+        def counted(self, output, batch):
+            error, small = super().counted(output, batch)
+            return Counted(error.values.detach(), error.where), small
+
+    with torch.no_grad():
+        Detached().forward(*make_batch(4))
+    with pytest.raises(UserError, match=r"^model/losses\.py: Detached gives a loss that is detached from the network"):
+        Detached().forward(*make_batch(4))
 
 
 @pytest.mark.parametrize("kind", [LossReduction, ItemLossReduction])

@@ -32,7 +32,7 @@ BATCH = {"idx": torch.arange(5)}
             r"a stage gives \(5, 6, 4\) to the next one, not \(sequence, items, hidden\) \(6, 5, 4\)",
         ),
         (torch.zeros(6, 5, 3), r"a stage gives \(6, 5, 3\) to the next one"),
-        ({"answer": torch.zeros(5)}, r"a stage gives \(\) to the next one"),
+        ({"answer": torch.zeros(5)}, r"a stage gives dict to the next one"),
     ],
 )
 def test_a_stage_that_gives_what_cannot_be_sent_is_refused(output, words, stage):
@@ -44,6 +44,9 @@ def test_a_stage_that_gives_what_cannot_be_sent_is_refused(output, words, stage)
     ("output", "gives"),
     [
         (torch.zeros(5, 10), "Tensor"),
+        ({"answer": 1.0, "right": torch.zeros(5)}, r"{'answer': 'float', 'right': \(5,\)}"),
+        ({"answer": None}, "{'answer': 'NoneType'}"),
+        (None, "NoneType"),
         ({"answer": torch.zeros(10, 5)}, r"{'answer': \(10, 5\)}"),
         ({"right": torch.zeros(5), "answer": torch.zeros(())}, r"{'right': \(5,\), 'answer': \(\)}"),
     ],
@@ -76,3 +79,30 @@ def test_a_stage_takes_what_the_one_before_it_gave(stage):
         assert stage.input_tensor is hidden
     stage.set_input_tensor(None)
     assert stage.input_tensor is None
+
+
+MADE_OF = {
+    "a function of it": lambda given: {"answer": torch.zeros(5), "more": given.relu().sum((0, 2))},
+    "itself": lambda given: given,
+    "another": lambda given: torch.ones(6, 5, 4, requires_grad=True) * 2,
+    "a detached copy": lambda given: given.detach() + torch.ones(1, requires_grad=True),
+    "no function": lambda given: torch.zeros(6, 5, 4),
+}
+
+
+@pytest.mark.parametrize("was_computed", [False, True])
+@pytest.mark.parametrize("made", MADE_OF)
+def test_a_stage_that_leads_no_gradients_to_the_one_before_is_refused_in_training(made, was_computed, stage):
+    given = torch.ones(6, 5, 4, requires_grad=True)
+    given = given.exp() if was_computed else given
+    output = MADE_OF[made](given)
+    later = stage(output, post_process=isinstance(output, dict))
+    later.pre_process = later.goes_on = False
+    later.set_input_tensor(given)
+    with torch.no_grad():
+        assert later(BATCH) is output
+    if made in ("a function of it", "itself"):
+        assert later(BATCH) is output
+    else:
+        with pytest.raises(UserError, match=r"a stage that is not the first must go on from self\.input_tensor, so"):
+            later(BATCH)

@@ -185,6 +185,22 @@ def test_weights_that_are_missing_are_listed_but_no_more_than_can_be_read(checkp
         MoreConfig(**where, more=4).configure_model()
 
 
+class Headless(NumberStage):
+    """The head is gone."""
+
+    def __init__(self, *arguments, **settings):
+        super().__init__(*arguments, **settings)
+        if self.post_process:
+            del self.head
+
+
+def test_a_weight_that_only_a_checkpoint_of_the_same_network_has_is_told(checkpoint, monkeypatch):
+    monkeypatch.setattr(NumberConfig, "stage_class", Headless)
+    told = refusal(checkpoint, None)
+    assert "(head.bias has no place in it; head.weight has no place in it). The network was another when it" in told
+    assert weights_of(build(checkpoint, ())).keys() == checkpoint[1].keys() - {"head.weight", "head.bias"}
+
+
 # Of a run
 
 

@@ -146,11 +146,14 @@ def test_collate_passes_a_ready_batch_and_stacks_items():
         ([{"a": torch.zeros(2)}, {"a": torch.zeros(3)}], r"do not fit together \(.*\): model/item\.py says one shape$"),
         (
             [{"a": torch.zeros(2)}, {"b": torch.zeros(2)}],
-            r"do not fit together \('a'\): model/item\.py says one shape$",
+            r"^some items have a, b and others have not; model/item\.py says all$",
         ),
+        ([{"a": torch.zeros(2)}, {}], r"^some items have a and others have not"),
+        ([{}, {"a": torch.zeros(2)}], r"^some items have a and others have not"),
+        ([{"a": torch.zeros(2)}, 3], r"^the dataset gives a int; model/item\.py says a dict$"),
         ([{"a": None}, {"a": None}], r"do not fit together \(.*NoneType.*\): model/item\.py says one shape$"),
     ],
-    ids=["tuples", "a tensor", "two shapes", "other keys", "nothing"],
+    ids=["tuples", "a tensor", "two shapes", "other keys", "a key less", "a key more", "a number", "nothing"],
 )
 def test_what_makes_no_batch_is_one_line(given, line):
     with pytest.raises(DataError, match=line) as caught:

@@ -16,6 +16,7 @@ from {{cookiecutter.__package_name}}.contracts import names
 from {{cookiecutter.__package_name}}.contracts.errors import UserError
 from {{cookiecutter.__package_name}}.contracts.loss import Counted, LossReduction
 from {{cookiecutter.__package_name}}.model.config import NETWORKS
+from {{cookiecutter.__package_name}}.runtime.checkpoint import best_checkpoint, step_of
 from {{cookiecutter.__package_name}}.training.resampling import PaddedToMultiple
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_items")]
@@ -47,11 +48,12 @@ def test_evaluation_holds_sums_over_counts_and_what_they_count(folder: Path, pai
         "num_items": len(idx),
         "counted": "pairs",
         "counts": {"test_loss": 2 * len(thirds), "test_other": 2 * len(idx)},
+        "step": step_of(best_checkpoint(folder / names.CHECKPOINTS_FOLDER)),
         "references": references,
     }
     assert f"test_loss {thirds.mean():.4f}  test_other {idx.mean() + 0.5:.4f}" in printed[-5]
     assert printed[-4:-2] == ["a guess: loss 2.5000  other 7.0000", "a rule: loss 1.5000"]
-    assert printed[-2] == f"over {len(idx)} test items with {2 * len(idx)} pairs; written to {folder}"
+    assert printed[-2] == f"over {len(idx)} test items with {2 * len(thirds)} pairs; written to {folder}"
 
 
 def test_what_figures_are_held_against_may_be_out_of_reach(folder: Path, pair: Any, capfd: Any) -> None:

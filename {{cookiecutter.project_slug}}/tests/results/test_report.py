@@ -109,6 +109,20 @@ def test_headlines_say_what_a_loss_counts_and_nothing_of_what_has_no_count(tmp_p
 
 
 @quick
+def test_figures_of_a_checkpoint_that_is_no_longer_the_best_are_told(tmp_path: Path, capsys: Any) -> None:
+    run = write_run(tmp_path / "run")
+    evaluation = json.loads((run / names.EVALUATION_FILE).read_text())
+    for step in (None, 99, 49):  # of an older version, the best one, one before
+        if step is not None:
+            (run / names.EVALUATION_FILE).write_text(json.dumps({**evaluation, names.STEP: step}))
+        text, told = text_of(make_report(run)), capsys.readouterr().err
+        line = "The test figures are those of step 49, and the lowest val_loss is that of step 99. For its figures: "
+        assert told == (f"{line}{COMMAND} evaluate --from {run}\n" if step == 49 else "")
+        assert (line in text) == (step == 49)
+        assert "step 49 " not in text.split("samples seen")[0].replace(line, "")
+
+
+@quick
 def test_what_other_methods_reach_stands_beside_the_figures_and_in_the_curves(tmp_path: Path, drawings: Any) -> None:
     run = write_run(tmp_path / "run", finetuned=True)
     assert "Level lines" not in text_of(make_report(run))

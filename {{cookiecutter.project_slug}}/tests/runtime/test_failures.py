@@ -28,6 +28,29 @@ sys.exit(cli.main())
 """
 
 
+IGNORES = """
+import sys
+from {package} import cli
+from {package}.runtime import noise
+noise.quiet()
+import torch
+from {package}.model.config import NETWORKS
+
+config = NETWORKS["{network}"]
+
+class Ignores(config.stage_class):
+    def forward(self, batch):
+        given = self.input_tensor
+        self.input_tensor = given if given is None else given.detach()
+        output = super().forward(batch)
+        self.input_tensor = given
+        return output
+
+config.stage_class = Ignores
+sys.exit(cli.main())
+"""
+
+
 @pytest.fixture
 def fail(command: Callable, tmp_path: Path) -> Callable:
     """Train in two processes, of which one fails after its first step."""
@@ -56,3 +79,17 @@ def test_a_defect_of_one_rank_keeps_its_traceback(fail: Callable) -> None:
     answer = fail(1, "ValueError")
     assert answer.returncode != 0
     assert "ValueError: no such luck" in answer.stderr
+
+
+@pytest.mark.slow
+def test_a_stage_that_ignores_the_one_before_ends_both_in_words(command: Callable, tmp_path: Path) -> None:
+    """Which would wait for its gradients."""
+    script = tmp_path / "train.py"
+    script.write_text(IGNORES.format(package=PACKAGE, network=TINY.network))
+    split = {"devices": 2, "pipeline": 2}
+    settings = change(TINY, run_dir=str(tmp_path / "run"), parallel=split, model={"num_layers": 4})
+    save_settings(settings, tmp_path)
+    answer = command("pretrain", "--config", str(tmp_path / SETTINGS_FILE), script=script)
+    assert answer.returncode == 2
+    [line] = [line for line in answer.stderr.splitlines() if not line.startswith("training steps")]
+    assert line.startswith("error on rank 1: model/network.py: a stage that is not the first must go on from")

@@ -10,7 +10,7 @@ from stand_ins import Batches, NumberConfig, NumberItem, Numbers, assert_same
 from torch.utils.data import DataLoader
 
 from {{cookiecutter.__package_name}}.contracts.errors import UserError
-from {{cookiecutter.__package_name}}.contracts.item import PADDING_IDX, DataError, Item, Key
+from {{cookiecutter.__package_name}}.contracts.item import PADDING_IDX, DataError, Indices, Item, Key
 from {{cookiecutter.__package_name}}.contracts.view import split_validation
 from {{cookiecutter.__package_name}}.model.config import NETWORKS
 from {{cookiecutter.__package_name}}.training.datamodule import DataModule
@@ -73,9 +73,73 @@ def test_the_first_and_the_last_item_are_looked_at(data):
             data(dataset=spoilt(lambda item: {**item, "value": item["value"][:1]}, [position]))
 
 
-def test_there_must_be_something_to_train_on(data):
-    with pytest.raises(DataError, match=r"^there are no training items$"):
-        data(size=0)
+@pytest.mark.parametrize(
+    ("stage", "method", "found", "words"),
+    [
+        ("fit", "read_training", None, "gives NoneType: return a training set and a validation set, datasets as"),
+        ("fit", "read_training", Batches(9), "gives Batches: return a training set and a validation set, datasets as"),
+        ("fit", "read_training", (Batches(9), None), "gives Batches, NoneType: return a training set and a valid"),
+        ("fit", "read_training", (Batches(0), Batches(9)), "gives no training items: look into what it reads"),
+        ("fit", "read_training", (Batches(9), Batches(0)), "gives no validation items: look into what it reads"),
+        ("test", "read_test", None, "gives NoneType: return a test set, datasets as model/item.py says"),
+        ("test", "read_test", Batches(0), "gives no test items"),
+        ("predict", "read_predict", Batches(0), "gives no prediction items"),
+    ],
+)
+def test_what_is_read_must_be_datasets_with_items(stage, method, found, words, monkeypatch):
+    monkeypatch.setattr(NumberConfig, method, lambda settings: found)
+    with pytest.raises(DataError) as caught:
+        DataModule(NumberConfig, SETTINGS).setup(stage)
+    assert str(caught.value).startswith(f"model/config.py: NumberConfig.{method} {words}")
+
+
+class Random(Numbers):
+    def __getitem__(self, index):
+        return {**super().__getitem__(index), "value": torch.rand(2)}
+
+
+class Sorted(Batches):
+    def __getitems__(self, indices):
+        return super().__getitems__(Indices(sorted(indices), indices.epochs, indices.seed))
+
+
+class Longest(Batches):
+    def __getitems__(self, indices):
+        return super().__getitems__(Indices(sorted(indices, reverse=True), indices.epochs, indices.seed))
+
+
+class Turned(Batches):
+    def __getitems__(self, indices):
+        return super().__getitems__(Indices(indices[::-1], indices.epochs, indices.seed))
+
+
+class Unique(Batches):
+    def __getitems__(self, indices):
+        batch = super().__getitems__(indices)
+        return {**batch, "value": batch["value"].unique(dim=0)}
+
+
+@pytest.mark.parametrize("kind", [Random, Sorted, Longest, Turned])
+def test_items_that_are_others_when_they_are_asked_for_again_are_refused(kind, data):
+    line = r"^value of an item is another when it is asked for again: random parts must come from index\.random\(\)"
+    with pytest.raises(DataError, match=line):
+        data(dataset=kind)
+
+
+def test_an_item_that_is_asked_for_twice_is_given_twice(data):
+    with pytest.raises(DataError, match=r"value of 3 items is float32 \(2, 2\)"):
+        data(dataset=Unique)
+
+
+def test_rounding_and_what_is_no_number_are_no_other_item(data):
+    class Rounded(Batches):
+        def __getitems__(self, indices):
+            batch = super().__getitems__(indices)
+            value = batch["value"] * (1 + 1e-6 * len(indices))
+            return {**batch, "value": torch.where(value == 0, torch.nan, value)}
+
+    data(dataset=Rounded)
+    data(dataset=Batches, size=1)
 
 
 def test_words_of_an_item_are_settings_of_the_model_or_of_the_data(data, monkeypatch):
@@ -132,6 +196,20 @@ def test_every_batch_is_held_against_the_contract(data):
     between = spoilt(lambda item: {**item, "value": item["value"].double()}, range(1, 89))
     with pytest.raises(DataError, match=r"value of 4 items is float64 \(4, 2\); model/item\.py says float32 \(4, 2\)"):
         batches_of(data(dataset=between).train_dataloader(), 4)
+
+
+@pytest.mark.slow
+def test_a_mistake_that_a_loaders_process_finds_is_the_line_that_it_was(data):
+    class Damaged(Numbers):
+        def __getitem__(self, index):
+            if index in (0, 89):
+                return super().__getitem__(index)
+            raise DataError("items.csv, line 3: a word is missing")
+
+    loader = data(dataset=Damaged).train_dataloader()
+    with pytest.raises(DataError) as caught:
+        next(iter(DataLoader(loader.dataset, batch_size=4, num_workers=1)))
+    assert str(caught.value) == "items.csv, line 3: a word is missing"
 
 
 def test_a_checkpoint_that_does_not_say_how_far_in_the_data_it_is_is_not_resumed(data):

@@ -168,6 +168,32 @@ def test_a_network_that_was_changed_meanwhile_is_refused_before_anything_is_writ
     assert {path: path.read_bytes() for path in Path(stopped.run_dir).rglob("*") if path.is_file()} == before
 
 
+def test_a_loss_of_other_figures_and_a_network_without_a_part_are_refused_before_anything_is_written(
+    stopped, monkeypatch
+):
+    config = NETWORKS[stopped.network]
+
+    class Renamed(config.loss_reduction_class):
+        names = (*config.loss_reduction_class.names, "other")
+
+    class Shrunk(config.stage_class):
+        def sharded_state_dict(self, *arguments, **named):
+            state = super().sharded_state_dict(*arguments, **named)
+            state.pop(next(name for name in state if name.endswith("bias")))
+            return state
+
+    before = {path: path.read_bytes() for path in Path(stopped.run_dir).rglob("*") if path.is_file()}
+    for part, other, line in (
+        ("loss_reduction_class", Renamed, "val_other: restore model/losses.py"),
+        ("stage_class", Shrunk, r"step=7.*bias has no place in it\). The network was another when it"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(config, part, other)
+            with pytest.raises(UserError, match=line):
+                training.train(stopped)
+    assert {path: path.read_bytes() for path in Path(stopped.run_dir).rglob("*") if path.is_file()} == before
+
+
 def test_another_layout_is_told_to_draw_new_random_numbers(tmp_path):
     in_layout(in_ranks.stop, settings_of("data 2", tmp_path / "run"), 7)
     in_layout(in_ranks.train, settings_of("one process", tmp_path / "run"))

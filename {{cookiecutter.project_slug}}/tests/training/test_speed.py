@@ -8,15 +8,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import is_measured
 from stand_ins import NumberConfig, NumberLoss
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from {{cookiecutter.__package_name}}.contracts import names
+from {{cookiecutter.__package_name}}.contracts.errors import UserError
 from {{cookiecutter.__package_name}}.model.config import NETWORKS
 from {{cookiecutter.__package_name}}.training import speed as module
 from {{cookiecutter.__package_name}}.training.speed import Speed, peak_memory, peak_of
-from {{cookiecutter.__package_name}}.training.table import CsvLog
+from {{cookiecutter.__package_name}}.training.table import CsvLog, check_figures
 
 BATCH, WORDS, FLOPS, PEAK = 16, 50, 1e6, 1e9
 
@@ -122,7 +122,7 @@ def test_what_is_logged_is_what_the_columns_say(monkeypatch):
         assert loop.speed.words == ""
         loop.steps(1.0, 1.0, 1.0, 1.0)
         assert tuple(loop.logged[4]) == loop.speed.metric_names
-        assert all(map(is_measured, loop.logged[4]))
+        assert all(map(names.is_measured, loop.logged[4]))
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_memory_is_the_most_that_the_process_has_held():
     assert peak_memory() == pytest.approx(kilobytes / 2**20, rel=0.01)
 
 
-def test_a_run_that_goes_on_on_another_device_keeps_its_rows_under_its_own_columns(tmp_path):
+def test_a_run_that_goes_on_on_another_device_keeps_its_rows_and_what_was_measured(tmp_path):
     path = tmp_path / names.METRICS_FILE
     first = CsvLog(path, ("loss", "mfu"))
     for step in (1, 2, 3):
@@ -163,7 +163,19 @@ def test_a_run_that_goes_on_on_another_device_keeps_its_rows_under_its_own_colum
     second = CsvLog(path, ("loss", "items_per_second"))
     second.cut(2)
     second.log_metrics({"loss": 0.25, "items_per_second": 7.0}, 3)
-    assert path.read_text() == "step,loss,items_per_second\n1,0.1,\n2,0.2,\n3,0.25,7.0\n"
+    rows = "1,0.1,,0.5\n2,0.2,,0.5\n3,0.25,7.0,\n"
+    assert path.read_text() == f"step,loss,items_per_second,mfu\n{rows}"
+    check_figures(path, ("loss",))
+
+
+@pytest.mark.parametrize("figures", [("loss", "accuracy"), ("other",), ()])
+def test_a_run_does_not_go_on_with_a_loss_of_other_figures(figures, tmp_path):
+    path = tmp_path / names.METRICS_FILE
+    check_figures(path, figures)
+    CsvLog(path, ("loss", "small", "mfu")).log_metrics({"loss": 0.1}, 1)
+    line = rf"metrics.csv has the figures loss, small, and .* {', '.join(figures)}: restore model/losses\.py, or begin"
+    with pytest.raises(UserError, match=line):
+        check_figures(path, figures)
 
 
 @pytest.mark.slow
@@ -171,7 +183,7 @@ def test_speeds_stand_in_the_table_and_on_the_board_from_the_third_step_on(pretr
     with (pretrained.folder / names.METRICS_FILE).open(newline="") as file:
         rows = list(csv.DictReader(file))
     config = NETWORKS[pretrained.settings.network]
-    measured = [name for name in rows[0] if is_measured(name)]
+    measured = [name for name in rows[0] if names.is_measured(name)]
     pieces = [f"{config.pieces}_per_second"] if config.pieces else []
     assert set(measured) >= {names.ITEMS_PER_SECOND, names.MEMORY, *pieces} and names.MFU not in measured
     board = EventAccumulator(str(pretrained.folder / names.TENSORBOARD_FOLDER)).Reload()

@@ -24,8 +24,8 @@ def is_measured(name: str) -> bool:
     return name.endswith(PER_SECOND) or name in (MFU, MEMORY)
 
 
-
-# Keys of EVALUATION_FILE, beside test_<name> of each figure and the STEP that was scored; written by results.evaluate, read by results.report.
+# Keys of EVALUATION_FILE, beside test_<name> of each figure and the STEP that was scored; written by results.evaluate,
+# read by results.report.
 NUM_ITEMS = "num_items"  # items of the test set
 COUNTS = "counts"  # figure -> what its mean is over, without padding
 COUNTED = "counted"  # what the loss counts, in words: items, masked tokens

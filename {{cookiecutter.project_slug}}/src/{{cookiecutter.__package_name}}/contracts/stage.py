@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from megatron.core.enums import ModelType
 from megatron.core.transformer.module import MegatronModule
 from torch import Tensor
@@ -37,34 +38,40 @@ class PipelineStage(MegatronModule):
         """
         super().__init__(config)
         self.pre_process, self.post_process, self.vp_stage = pre_process, post_process, vp_stage
-        self.set_input_tensor(None)
+        self.input_tensor: Tensor | None = None
+        self.goes_on = pre_process
+        """from `input_tensor`, as a training step has shown"""
         self.register_forward_hook(_check_output)
-
-    @property
-    def input_tensor(self) -> Tensor | None:
-        """The previous stage's output, (S, B, H), which every stage but the first goes on from."""
-        self.has_read_input = True
-        return self._input_tensor
 
     def set_input_tensor(self, input_tensor: Tensor | list[Tensor] | None) -> None:
         """Take the previous stage's output; Megatron's schedule calls this before `forward`."""
-        self._input_tensor = input_tensor[0] if isinstance(input_tensor, list) else input_tensor
-        self.has_read_input = False
+        self.input_tensor = input_tensor[0] if isinstance(input_tensor, list) else input_tensor
 
 
 def _check_output(stage: PipelineStage, arguments: tuple[Any, ...], output: Any) -> None:
     """Raise a UserError for what the next stage or the loss cannot take."""
     [batch], config = arguments, stage.config
     size = len(batch["idx"])
-    if not (stage.pre_process or stage.has_read_input):  # the stage before would wait for gradients that never come
-        raise UserError("model/network.py: a stage that is not the first must go on from self.input_tensor, not anew")
     if stage.post_process:
-        shapes = {name: _shape(value) for name, value in output.items()} if isinstance(output, dict) else None
-        if shapes is None or any(not isinstance(shape, tuple) or shape[:1] != (size,) for shape in shapes.values()):
-            given = type(output).__name__ if shapes is None else shapes
-            rule = f"a dict with a row for each of {size} items"
-            raise UserError(f"model/network.py: the last stage gives {given}, not {rule}")
-        return
+        _check_last(output, size)
+    else:
+        _check_sent(output, size, config)
+    if not stage.goes_on and torch.is_grad_enabled() and stage.input_tensor is not None:
+        stage.goes_on = _leads(output, stage.input_tensor)
+        if not stage.goes_on:  # or the stage before would wait for ever
+            rule = "must go on from self.input_tensor, so that gradients reach the stage before"
+            raise UserError(f"model/network.py: a stage that is not the first {rule}")
+
+
+def _check_last(output: Any, size: int) -> None:
+    shapes = {name: _shape(value) for name, value in output.items()} if isinstance(output, dict) else None
+    if shapes is None or any(shape[:1] != (size,) for shape in shapes.values()):
+        given = type(output).__name__ if shapes is None else shapes
+        rule = f"a dict with a row for each of {size} items"
+        raise UserError(f"model/network.py: the last stage gives {given}, not {rule}")
+
+
+def _check_sent(output: Any, size: int, config: Any) -> None:
     length = config.sequence_length // (config.tensor_model_parallel_size if config.sequence_parallel else 1)
     expected, found = (length, size, config.hidden_size), _shape(output)
     if found != expected:
@@ -75,3 +82,18 @@ def _check_output(stage: PipelineStage, arguments: tuple[Any, ...], output: Any)
 def _shape(value: Any) -> tuple[int, ...] | str:
     """Return the shape of a tensor, or what stands in its place."""
     return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+
+
+def _leads(output: Tensor | dict[str, Tensor], start: Tensor) -> bool:
+    """Tell whether the gradients of an output reach the activations that it should be made of."""
+    tensors = list(output.values()) if isinstance(output, dict) else [output]
+    nodes = [tensor.grad_fn for tensor in tensors if tensor.grad_fn]
+    found = set(nodes)
+    while nodes:
+        node = nodes.pop()
+        if node is start.grad_fn or getattr(node, "variable", None) is start:  # which has no function if it was sent
+            return True
+        new = {before for before, _ in node.next_functions if before} - found
+        found |= new
+        nodes += new
+    return any(tensor is start for tensor in tensors)

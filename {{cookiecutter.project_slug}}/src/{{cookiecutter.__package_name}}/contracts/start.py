@@ -20,7 +20,6 @@ from torch import nn
 from .errors import UserError
 from .stage import PipelineStage
 
-
 _SAVED = "module."  # under which NeMo saves the network
 
 

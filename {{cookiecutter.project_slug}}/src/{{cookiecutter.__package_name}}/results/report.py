@@ -202,8 +202,8 @@ def _outdated(run: Run) -> str:
     scored = run.evaluation.get(names.STEP)
     if scored is None or not np.isfinite(losses).any() or (best := steps[np.nanargmin(losses)]) == scored:
         return ""
-    what = f"The test figures are those of step {scored:,.0f}, and the lowest {names.VAL_LOSS} is that of step {best:,.0f}"
-    return f"{what}. For its figures: {_evaluate(run.folder)}"
+    lowest = f"the lowest {names.VAL_LOSS} is that of step {best:,.0f}"
+    return f"The test figures are those of step {scored:,.0f}, and {lowest}. For its figures: {_evaluate(run.folder)}"
 
 
 def _headlines(run: Run) -> Iterator[tuple[str, str, str]]:

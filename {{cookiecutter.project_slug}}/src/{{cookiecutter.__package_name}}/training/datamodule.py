@@ -69,12 +69,13 @@ class DataModule(pl.LightningDataModule):
             [self.test] = self._read("read_predict", "prediction")
 
     def _read(self, method: str, *kinds: str) -> tuple[Dataset, ...]:
-        """Return the datasets that a method of the config reads, one of each kind; DataError if one lacks or is empty."""
+        """Return what a method of the config reads: a dataset of each kind; DataError if one lacks or is empty."""
         found = getattr(self.config, method)(self.settings)
         datasets = found if isinstance(found, tuple) else (found,)
-        where, wanted = f"model/config.py: {self.config.__name__}.{method}", " and ".join(f"a {kind} set" for kind in kinds)
+        where = f"model/config.py: {self.config.__name__}.{method}"
         if len(datasets) != len(kinds) or not all(hasattr(dataset, "__getitem__") for dataset in datasets):
             given = ", ".join(type(dataset).__name__ for dataset in datasets)
+            wanted = " and ".join(f"a {kind} set" for kind in kinds)
             raise DataError(f"{where} gives {given}: return {wanted}, datasets as model/item.py says")
         if empty := [kind for kind, dataset in zip(kinds, datasets, strict=True) if not len(dataset)]:
             raise DataError(f"{where} gives no {empty[0]} items: look into what it reads")
@@ -174,4 +175,6 @@ def _check_ends(dataset: Dataset, keys: dict[str, Key]) -> tuple[int, int]:
 
 def _equal(one: Tensor, other: Tensor) -> bool:
     """Tell whether two tensors are the same but for rounding, which may depend on how many items are computed."""
-    return torch.allclose(one, other, rtol=1e-2, atol=1e-5, equal_nan=True) if one.is_floating_point() else one.equal(other)
+    if one.is_floating_point():
+        return torch.allclose(one, other, rtol=1e-2, atol=1e-5, equal_nan=True)
+    return one.equal(other)

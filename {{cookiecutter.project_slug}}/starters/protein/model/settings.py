@@ -70,21 +70,23 @@ class ModelSettings(base.ModelSettings):
 
     NOT_SPLIT: ClassVar[tuple[str, ...]] = ("num_layers", "max_length")
 
-    num_layers: int = 4
+    num_layers: int = 2
     """layers of the trunk, which pipeline stages share"""
-    hidden_size: int = 128
+    hidden_size: int = 64
     """features of each residue between layers"""
-    num_attention_heads: int = 8
+    num_attention_heads: int = 4
     """heads of each attention, which tensor parallel ranks share"""
-    ffn_hidden_size: int = 512
+    ffn_hidden_size: int = 256
     """features of each residue inside a layer's MLP"""
+    hidden_dropout: float = 0.2
+    """probability of zeroing a feature that a layer adds, during training; the released models have 0"""
     attention_dropout: float = 0.0
     """probability of not attending to a position during training"""
     layernorm_epsilon: float = 1e-5
     """added to the variance in every norm"""
-    max_length: int = 512
+    max_length: int = 128
     """tokens of the longest protein, with <cls> and <eos>; of a longer one a part is read"""
-    classes: list[str] = field(default_factory=lambda: list(LOCATIONS))
+    classes: list[str] = field(default_factory=lambda: ["nucleus", "secreted"])
     """names of the classes, as the labels are written (classifiers only)"""
     pooling: Literal["first", "mean"] = "first"
     """what a network of whole proteins sees: the first token, as transformers has it, or the mean of the residues"""
@@ -122,6 +124,10 @@ class ModelSettings(base.ModelSettings):
         return found
 
 
+TINY_TRAINING = TrainingSettings(max_steps=300, global_batch_size=64, lr=3e-3, warmup_steps=20)
+"""What a laptop does in a minute or two with the sizes above."""
+
+
 @dataclass(frozen=True)
 class Settings(base.RunSettings):
     """Everything that decides a run; what `pretrain` runs with."""
@@ -140,6 +146,8 @@ class Settings(base.RunSettings):
     """the data"""
     model: ModelSettings = field(default_factory=ModelSettings)
     """the network's sizes"""
+    training: TrainingSettings = field(default_factory=lambda: TINY_TRAINING)
+    """the training"""
     from_hf: str | None = None
     """folder of Hugging Face's transformers whose weights this run starts from, as `save_pretrained` writes it"""
     input: str | None = None
@@ -228,12 +236,12 @@ FINETUNE = Settings(
     run_dir="runs/finetune",
     network="sequence_classifier",
     new_heads=("head",),
-    training=TrainingSettings(max_steps=600, lr=1e-3),
+    training=replace(TINY_TRAINING, max_steps=600),
 )
 FROM_START = ("model", "seed")
 LAYOUTS = Settings(
     data=DataSettings(pack=128),  # rows then count differently, and hold several proteins
-    model=ModelSettings(num_layers=4, hidden_size=32, num_attention_heads=4, ffn_hidden_size=64, max_length=64),
+    model=ModelSettings(num_layers=4, hidden_size=32, num_attention_heads=4, ffn_hidden_size=64, max_length=64, hidden_dropout=0.0),
     parallel=ParallelSettings(devices=4),
     training=PROOF,
 )

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from {{cookiecutter.__package_name}}.model.settings import DataSettings, ModelSettings
+from {{cookiecutter.__package_name}}.model.settings import LOCATIONS, DataSettings, ModelSettings
 
 HERE = Path(__file__).parent / "proteins"
 
@@ -20,4 +20,12 @@ DATA = {
     "residue_classifier": table("residues"),
     "residue_regressor": table("residue_values"),
 }
-MODEL = ModelSettings(num_layers=2, hidden_size=16, num_attention_heads=4, ffn_hidden_size=32, max_length=48)
+MODEL = ModelSettings(
+    num_layers=2,
+    hidden_size=16,
+    num_attention_heads=4,
+    ffn_hidden_size=32,
+    max_length=48,
+    hidden_dropout=0.0,
+    classes=list(LOCATIONS),
+)
