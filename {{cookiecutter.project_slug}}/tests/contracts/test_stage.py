@@ -52,7 +52,7 @@ def test_a_stage_that_gives_what_cannot_be_sent_is_refused(output, words, stage)
     ],
 )
 def test_a_last_stage_that_gives_no_row_for_each_item_is_refused(output, gives, stage):
-    words = rf"^model/network\.py: the last stage gives {gives}, not a dict with a row for each of 5 items$"
+    words = rf"^model/network\.py: the last stage gives {gives}, not a dict of tensors with a row for each of 5 items$"
     with pytest.raises(UserError, match=words):
         stage(output, post_process=True)(BATCH)
 

@@ -23,6 +23,7 @@ from nemo.lightning.megatron_parallel import MegatronLossReduction
 from torch import Tensor
 
 from .errors import UserError
+from .given import Given, NotGivenError
 from .names import LOSS
 
 
@@ -68,8 +69,8 @@ class LossReduction(MegatronLossReduction):
             UserError: `counted` does not give what it should, or wants what is not there.
         """
         try:
-            given = self.counted(forward_out, batch)
-        except KeyError as error:
+            given = self.counted(Given(forward_out), Given(batch))
+        except NotGivenError as error:
             there = f"the network gives {', '.join(forward_out)}, and an item has {', '.join(batch)}"
             raise UserError(f"model/losses.py: {type(self).__name__} wants {error}; {there}") from error
         self._check(given, len(batch["idx"]))

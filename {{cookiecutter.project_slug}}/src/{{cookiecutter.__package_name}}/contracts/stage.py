@@ -53,7 +53,7 @@ def _check_output(stage: PipelineStage, arguments: tuple[Any, ...], output: Any)
     [batch], config = arguments, stage.config
     size = len(batch["idx"])
     if stage.post_process:
-        _check_last(output, size)
+        check_rows(output, size, "model/network.py: the last stage")
     else:
         _check_sent(output, size, config)
     if not stage.goes_on and torch.is_grad_enabled() and stage.input_tensor is not None:
@@ -63,12 +63,12 @@ def _check_output(stage: PipelineStage, arguments: tuple[Any, ...], output: Any)
             raise UserError(f"model/network.py: a stage that is not the first {rule}")
 
 
-def _check_last(output: Any, size: int) -> None:
-    shapes = {name: _shape(value) for name, value in output.items()} if isinstance(output, dict) else None
+def check_rows(found: Any, size: int, who: str) -> None:
+    """Raise a UserError for what is no dict of tensors with a row for each item."""
+    shapes = {name: _shape(value) for name, value in found.items()} if isinstance(found, dict) else None
     if shapes is None or any(shape[:1] != (size,) for shape in shapes.values()):
-        given = type(output).__name__ if shapes is None else shapes
-        rule = f"a dict with a row for each of {size} items"
-        raise UserError(f"model/network.py: the last stage gives {given}, not {rule}")
+        given = type(found).__name__ if shapes is None else shapes
+        raise UserError(f"{who} gives {given}, not a dict of tensors with a row for each of {size} items")
 
 
 def _check_sent(output: Any, size: int, config: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..contracts import names
 from ..contracts.config import Ragged
 from ..contracts.errors import UserError
 from ..contracts.files import write_whole
+from ..contracts.given import Given, NotGivenError, check_names
 from ..contracts.view import innermost
 from ..model.settings import Settings
 from ..runtime.checkpoint import step_of
@@ -78,11 +80,14 @@ def _references(module: NetworkModule, settings: Settings) -> dict[str, dict[str
 
 
 def _ask(module: NetworkModule, hook: str, outputs: dict[str, np.ndarray]) -> Any:
-    """Return what the config makes of the outputs; UserError if it wants what was not kept."""
+    """Return what the config makes of the outputs; UserError if that is no dict, or wants what was not kept."""
     try:
-        return getattr(module.config, hook)(outputs)
-    except KeyError as error:
+        given = getattr(module.config, hook)(Given(outputs))
+    except NotGivenError as error:
         raise UserError(f"model/results.py: {hook} wants {error}; keep gives {', '.join(outputs)}") from error
+    if not isinstance(given, Mapping):
+        raise UserError(f"model/results.py: {hook} gives {type(given).__name__}, not a dict")
+    return given
 
 
 def predict(settings: Settings) -> list[Path]:
@@ -105,7 +110,7 @@ def predict(settings: Settings) -> list[Path]:
         predicted = _ask(module, "predictions", outputs)
         if not predicted:
             raise UserError(f"the network of {run}, {settings.network}, predicts nothing for an item: give another run")
-        _check_rows(predicted, len(data.test))
+        _check_predicted(predicted, len(data.test))
         rows = {name: outputs[name] for name in (names.IDX, names.NAME) if name in outputs}
         columns, arrays = _sorted(predicted)
         table, others = (_named(run / file, settings) for file in (names.PREDICTIONS_FILE, names.PREDICTED_ARRAYS_FILE))
@@ -135,17 +140,39 @@ def _named(path: Path, settings: Settings) -> Path:
     return path.with_stem(f"{path.stem}-{settings.predicted}") if settings.predicted else path
 
 
-def _check_rows(predicted: dict[str, Any], size: int) -> None:
-    """Tell what is not finite; UserError for what has not a row for each item."""
+def _check_predicted(predicted: dict[str, Any], size: int) -> None:
+    """Tell what is not finite; UserError for what cannot be written, or has not a row for each item."""
+    check_names(predicted, "model/results.py: predictions")
     for name, found in predicted.items():
-        is_ragged = isinstance(found, Ragged)
-        values, rows = (found.values, found.offsets[1:]) if is_ragged else (found, found)
-        if not isinstance(rows, np.ndarray) or rows.shape[:1] != (size,):
-            given = getattr(rows, "shape", type(rows).__name__)
-            raise UserError(f"model/results.py: predictions gives {name} of {given}, not an array of {size} rows")
-        items = np.arange(size).repeat(np.diff(found.offsets)) if is_ragged else np.arange(size)
+        if not _has_rows(found, size):
+            parts = ", ".join(map(_kind, found if isinstance(found, Ragged) else [found]))
+            rule = f"numbers or texts in a NumPy array of {size} rows, or Ragged(values, offsets) of {size} items"
+            raise UserError(f"model/results.py: predictions gives {name} as {parts}, not {rule}")
+        values, offsets = found if isinstance(found, Ragged) else (found, np.arange(size + 1))
+        items = np.arange(size).repeat(np.diff(offsets))
         if values.dtype.kind == "f" and not (finite := np.isfinite(values.reshape(len(items), -1)).all(axis=1)).all():
             tell(f"warning: some predictions are not finite, first {name} of item {items[finite.argmin()]}")
+
+
+def _has_rows(found: Any, size: int) -> bool:
+    """Tell whether something is an array, or several of different lengths, with a row for each item."""
+    if not isinstance(found, Ragged):
+        return _is_array(found) and len(found) == size
+    values, offsets = found
+    if not (_is_array(values) and _is_array(offsets) and offsets.dtype.kind == "i" and offsets.shape == (size + 1,)):
+        return False
+    return offsets[0] == 0 and offsets[-1] == len(values) and bool((np.diff(offsets) >= 0).all())
+
+
+def _is_array(found: Any) -> bool:
+    """Tell whether a file can hold something: objects of Python it cannot."""
+    return isinstance(found, np.ndarray) and found.ndim > 0 and not found.dtype.hasobject
+
+
+def _kind(found: Any) -> str:
+    """Return what something is, and of an array the dtype and shape."""
+    shape = f" {found.dtype} {tuple(found.shape)}" if hasattr(found, "shape") else ""
+    return f"{type(found).__name__}{shape}"
 
 
 def _write_columns(path: Path, columns: dict[str, np.ndarray]) -> None:

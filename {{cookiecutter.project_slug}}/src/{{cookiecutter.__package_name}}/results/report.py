@@ -24,9 +24,11 @@ import yaml
 from ..contracts import names
 from ..contracts.errors import UserError, need
 from ..contracts.files import write_whole_folder
+from ..contracts.given import Given, NotGivenError
 from ..drawing.theme import Array, Picture, render
 from ..model import figures
 from . import curves
+from .drawings import check_shares, drawings, figure
 from .page import Chapter, page
 
 NO_NUMBERS = (names.COUNTS, names.COUNTED, names.REFERENCES)  # in evaluation.json
@@ -59,8 +61,10 @@ def make_report(run: Path) -> Path:
 
     Raises:
         ReportError: If the folder holds no run, or a file in it cannot be read.
+        UserError: `model/figures.py` does not give what it should.
     """
     need(figures, "SHARES", "pictures")
+    check_shares(figures.SHARES)
     run = Path(run)
     runs, note = read_chain(run)
     chapters = [_chapter(part, number, len(runs)) for number, part in enumerate(runs, start=1)]
@@ -191,7 +195,8 @@ def _chapter(run: Run, number: int, runs: int) -> Chapter:
         if broken := np.flatnonzero(~np.isfinite(values)).tolist():
             count = f"{len(broken):,} of {len(values):,} logged steps"
             notes.append(f"{name} is not finite at {count}, first at step {steps[broken[0]]:,.0f}.")
-    pictures = {**dict(_curve_pictures(run)), **dict(_output_pictures(run))}
+    pictures = dict(_curve_pictures(run))
+    pictures |= dict(_output_pictures(run, taken=list(pictures)))
     headlines, settings = list(_headlines(run)), list(_flat(run.settings))
     return Chapter(f"{number}. {title}" if runs > 1 else title, str(run.folder), headlines, notes, pictures, settings)
 
@@ -274,7 +279,7 @@ def _caption(run: Run, pair: tuple[str, str], references: dict[str, float]) -> s
     return f"Last values: {ends}." + (" Level lines: other methods, on the test set." if references else "")
 
 
-def _output_pictures(run: Run) -> Pictures:
+def _output_pictures(run: Run, taken: list[str]) -> Pictures:
     """Show what the network made of the test items, as far as `evaluate` left it.
 
     Raises:
@@ -283,8 +288,8 @@ def _output_pictures(run: Run) -> Pictures:
     if not len(run.outputs.get(names.IDX, ())):
         return
     try:
-        for drawing in figures.pictures(run.outputs, run.settings):
-            yield drawing.name, (render(drawing.draw), drawing.caption)
-    except KeyError as error:
+        for drawing in drawings(figures.pictures(Given(run.outputs), run.settings), taken):
+            yield drawing.name, (render(partial(figure, drawing)), drawing.caption)
+    except NotGivenError as error:
         what = f"{run.folder / names.OUTPUTS_FILE} has no {error}, which model/figures.py draws"
         raise ReportError(f"{what}: write it again with `{_evaluate(run.folder)}`") from error

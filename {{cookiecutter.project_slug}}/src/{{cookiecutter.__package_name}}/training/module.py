@@ -21,8 +21,10 @@ from torch import Tensor
 
 from ..contracts.config import NetworkConfig
 from ..contracts.errors import UserError
+from ..contracts.given import Given, NotGivenError, check_names
 from ..contracts.loss import LossReduction
 from ..contracts.names import GRAD_NORM, IDX, LEARNING_RATE, LOSS, STEP, TRAIN_LOSS
+from ..contracts.stage import check_rows
 from .optimizer import base_rate
 
 
@@ -148,13 +150,15 @@ class KeepReduction(MegatronLossReduction):
         """Return a loss that nobody reads, and what is kept of the items with their idx.
 
         Raises:
-            UserError: what `keep` gives has not a row for each item.
+            UserError: `keep` does not give what it should, or wants what is not there.
         """
-        kept, size = self.config.keep(forward_out, batch), len(batch[IDX])
-        wrong = {name: tuple(value.shape) for name, value in kept.items() if value.shape[:1] != (size,)}
-        if wrong:
-            rule = f"a row for each of {size} items"
-            raise UserError(f"model/results.py: keep gives {wrong}, not {rule}")
+        try:
+            kept = self.config.keep(Given(forward_out), Given(batch))
+        except NotGivenError as error:
+            there = f"the network gives {', '.join(forward_out)}, and an item has {', '.join(batch)}"
+            raise UserError(f"model/results.py: keep wants {error}; {there}") from error
+        check_rows(kept, len(batch[IDX]), "model/results.py: keep")
+        check_names(kept, "model/results.py: keep")
         return torch.zeros(1), {**kept, IDX: batch[IDX]}
 
     def reduce(self, losses_reduced_per_micro_batch: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ..contracts.config import NetworkConfig
 from ..contracts.stage import PipelineStage
-from . import dataset, hf_export, results
-from .hf_weights import load_folder
+from . import dataset, results
+from .hugging_face import export as hugging_face
+from .hugging_face.start import load_folder
 from .item import ClassItem, MaskedItem, ResidueClassItem, ResidueValueItem, ValueItem
 from .losses import ClassLoss, MaskedLoss, ResidueClassLoss, ResidueValueLoss, ValueLoss
 from .measures import baseline, entropy
@@ -43,7 +44,7 @@ class EsmConfig(NetworkConfig):
 
     answers_for: ClassVar[str]
     """A name in `weights.HEADS`."""
-    export_files = hf_export.FILES
+    export_files = hugging_face.FILES
 
     init_method: Callable[[Tensor], Tensor] | None = as_in_esm
     output_layer_init_method: Callable[[Tensor], Tensor] | None = as_in_esm
@@ -81,7 +82,7 @@ class EsmConfig(NetworkConfig):
         self, folder: Path, weights: dict[str, Tensor], settings: Settings, description: dict[str, Any]
     ) -> str | None:
         """Write a folder for Hugging Face's transformers."""
-        return hf_export.write_folder(self, folder, weights, settings, description)
+        return hugging_face.write_folder(self, folder, weights, settings, description)
 
 
 @dataclass

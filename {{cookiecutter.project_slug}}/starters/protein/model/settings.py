@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from ..contracts import settings as base
 from ..contracts.errors import UserError
 from ..contracts.settings import PROOF, ParallelSettings, TrainingSettings
-from .hf_config import classes_of, network_of, read_config, sizes_of
+from .hugging_face.config import classes_of, network_of, read_config, sizes_of
 
 LOCATIONS = ("cytoplasm", "nucleus", "secreted", "membrane", "mitochondrion", "plastid")
 """Where in a cell the proteins of the sample work: its classes."""
@@ -78,7 +78,7 @@ class ModelSettings(base.ModelSettings):
     """heads of each attention, which tensor parallel ranks share"""
     ffn_hidden_size: int = 256
     """features of each residue inside a layer's MLP"""
-    hidden_dropout: float = 0.2
+    hidden_dropout: float = 0.1
     """probability of zeroing a feature that a layer adds, during training; the released models have 0"""
     attention_dropout: float = 0.0
     """probability of not attending to a position during training"""
@@ -241,7 +241,7 @@ FINETUNE = Settings(
 FROM_START = ("model", "seed")
 LAYOUTS = Settings(
     data=DataSettings(pack=128),  # rows then count differently, and hold several proteins
-    model=ModelSettings(num_layers=4, hidden_size=32, num_attention_heads=4, ffn_hidden_size=64, max_length=64, hidden_dropout=0.0),
+    model=ModelSettings(num_layers=4, hidden_size=32, ffn_hidden_size=64, max_length=64, hidden_dropout=0.0),
     parallel=ParallelSettings(devices=4),
     training=PROOF,
 )

@@ -190,7 +190,7 @@ def test_proteins_without_labels_are_items_too(tmp_path, network):
     (tmp_path / "new.fasta").write_text(">x\nACDEF\n")
     settings = change(Settings(), network=network)
     dataset = items(read_proteins(str(tmp_path / "new.fasta"), settings, labelled=False), settings)
-    keys = keys_of(ITEMS[network], {"sequence_length": 512, "num_labels": 6}.get)
+    keys = keys_of(ITEMS[network], {"sequence_length": settings.sequence_length, "num_labels": 6}.get)
     batch = checked({**take(dataset, [0]), "idx": torch.zeros(1, dtype=torch.int64)}, keys)
     assert not batch.get("label", torch.zeros(1)).any() and not batch.get("is_labelled", torch.zeros(1)).any()
 

@@ -10,9 +10,9 @@ from theirs import CLASSES, THEIRS, answer, change_config, make, saved, started,
 
 from {{cookiecutter.__package_name}}.contracts import names
 from {{cookiecutter.__package_name}}.contracts.view import Section
+from {{cookiecutter.__package_name}}.model.hugging_face.weights import to_hugging_face
 from {{cookiecutter.__package_name}}.model.item import TOKENS
 from {{cookiecutter.__package_name}}.model.settings import FINETUNE, Settings
-from {{cookiecutter.__package_name}}.model.weights import to_hugging_face
 from {{cookiecutter.__package_name}}.proof.layouts import train_in_ranks
 from {{cookiecutter.__package_name}}.training.train import make_data
 

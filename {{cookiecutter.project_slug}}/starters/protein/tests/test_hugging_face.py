@@ -10,9 +10,9 @@ from megatron.core import parallel_state
 from theirs import THEIRS, change_config, make, saved, started, weights_of
 
 from {{cookiecutter.__package_name}}.contracts.errors import UserError
+from {{cookiecutter.__package_name}}.model.hugging_face.weights import to_hugging_face
 from {{cookiecutter.__package_name}}.model.item import TOKENS
 from {{cookiecutter.__package_name}}.model.settings import Settings
-from {{cookiecutter.__package_name}}.model.weights import to_hugging_face
 from {{cookiecutter.__package_name}}.training.run_settings import check_same_run
 from {{cookiecutter.__package_name}}.training.train import make_module
 

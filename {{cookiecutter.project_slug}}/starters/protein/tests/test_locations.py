@@ -14,13 +14,14 @@ from {{cookiecutter.__package_name}}.model.item import TOKENS
 from {{cookiecutter.__package_name}}.model.reading import locations
 from {{cookiecutter.__package_name}}.model.settings import FINETUNE, LOCATIONS, Settings
 
+WHOLE = change(FINETUNE, model={"classes": list(LOCATIONS), "max_length": 514})
 NUMBERS = {"train": 7_978, "validation": 615, "test": 1_249}
 
 
 @pytest.fixture(scope="module")
 def splits():
     """The labelled proteins by split."""
-    return {"test": read_test(FINETUNE), **dict(zip(("train", "validation"), read_training(FINETUNE), strict=True))}
+    return {"test": read_test(WHOLE), **dict(zip(("train", "validation"), read_training(WHOLE), strict=True))}
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from transformers import (
 )
 
 from {{cookiecutter.__package_name}}.model.config import NETWORKS
+from {{cookiecutter.__package_name}}.model.hugging_face.weights import from_hugging_face, to_hugging_face
 from {{cookiecutter.__package_name}}.model.item import CLS, EOS, MASK, PAD, TOKENS
-from {{cookiecutter.__package_name}}.model.weights import from_hugging_face, to_hugging_face
 from {{cookiecutter.__package_name}}.training.train import make_module
 
 HEADS, LENGTH = 4, 48

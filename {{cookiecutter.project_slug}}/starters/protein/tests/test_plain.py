@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 from theirs import CLASSES, THEIRS, answer, make, saved, weights_of
 
 from {{cookiecutter.__package_name}}.contracts.names import EVALUATION_FILE, WEIGHTS_FILE
-from {{cookiecutter.__package_name}}.model import hf_export, plain
-from {{cookiecutter.__package_name}}.model.hf_config import read_config
-from {{cookiecutter.__package_name}}.model.hf_export import FILES, HEAD_FILE
+from {{cookiecutter.__package_name}}.model import plain
+from {{cookiecutter.__package_name}}.model.hugging_face import export
+from {{cookiecutter.__package_name}}.model.hugging_face.config import read_config
+from {{cookiecutter.__package_name}}.model.hugging_face.export import FILES, HEAD_FILE
 from {{cookiecutter.__package_name}}.model.item import TOKENS
 from {{cookiecutter.__package_name}}.results.export import MODEL_FILE, PLAIN_FILE, export_run
 from {{cookiecutter.__package_name}}.training.train import make_data, make_module
@@ -136,8 +137,8 @@ def test_the_tokenizer_of_transformers_reads_proteins_as_the_network_does(export
 
 
 def test_another_network_is_not_exported_as_the_same(exported, monkeypatch, capsys):
-    untrained = hf_export.untrained
-    monkeypatch.setattr(hf_export, "untrained", lambda config: {n: 2 * w for n, w in untrained(config).items()})
+    untrained = export.untrained
+    monkeypatch.setattr(export, "untrained", lambda config: {n: 2 * w for n, w in untrained(config).items()})
     _, _, folder = exported("masked")
     assert not (folder / PLAIN_FILE).exists()
     assert "model/plain.py is not the network of model/network.py (its logits differs by" in capsys.readouterr().err

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from ..contracts.names import EVALUATION_FILE, VAL_LOSS
-from .settings import Settings
+from ...contracts.names import EVALUATION_FILE, VAL_LOSS
+from ..settings import Settings
 
 CARD_FILE = "README.md"
 

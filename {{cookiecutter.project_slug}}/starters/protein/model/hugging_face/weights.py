@@ -12,8 +12,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .item import TOKENS
-from .settings import VOCABULARY_ROWS
+from ..item import TOKENS
+from ..settings import VOCABULARY_ROWS
 
 TRUNK = {
     "trunk.embedding.weight": "esm.embeddings.word_embeddings.weight",

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..contracts.item import DataError
-from .item import MASK, PAD, TOKENS
+from ...contracts.item import DataError
+from ..item import MASK, PAD, TOKENS
 
 CONFIG_FILE, VOCABULARY_FILE = "config.json", "vocab.txt"
 

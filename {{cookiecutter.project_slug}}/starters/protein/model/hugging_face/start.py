@@ -11,11 +11,11 @@ from megatron.core.dist_checkpointing.mapping import ShardedTensor
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..contracts.item import DataError
-from ..contracts.names import WEIGHTS_FILE
-from ..contracts.stage import PipelineStage
-from ..contracts.start import misfit, wanted_weights
-from .hf_config import check_sizes, read_json
+from ...contracts.item import DataError
+from ...contracts.names import WEIGHTS_FILE
+from ...contracts.stage import PipelineStage
+from ...contracts.start import misfit, wanted_weights
+from .config import check_sizes, read_json
 from .weights import from_hugging_face
 
 INDEX_FILE = f"{WEIGHTS_FILE}.index.json"

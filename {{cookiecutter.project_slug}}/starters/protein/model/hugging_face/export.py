@@ -14,10 +14,12 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from ..contracts.config import NetworkConfig
-from ..contracts.names import WEIGHTS_FILE
+from ...contracts.config import NetworkConfig
+from ...contracts.names import WEIGHTS_FILE
+from ..item import CLS, EOS, MASK, PAD, TOKENS, UNK
+from ..settings import Settings
 from .card import CARD_FILE, card
-from .hf_config import (
+from .config import (
     ARCHITECTURES,
     CLASSIFICATION,
     CONFIG_FILE,
@@ -27,8 +29,6 @@ from .hf_config import (
     SIZES,
     VOCABULARY_FILE,
 )
-from .item import CLS, EOS, MASK, PAD, TOKENS, UNK
-from .settings import Settings
 from .weights import to_hugging_face
 
 HEAD_FILE, HEAD = "head.safetensors", "classifier."

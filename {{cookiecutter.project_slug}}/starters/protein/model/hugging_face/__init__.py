@@ -1,0 +1,1 @@
+"""Folders of Hugging Face's transformers: `--from_hf` starts from one, `export` writes one."""
