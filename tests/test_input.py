@@ -312,7 +312,7 @@ def test_a_slug_makes_files_that_parse(baker: Baker, folder, monkeypatch, slug):
         elif name.endswith(".py"):
             compile(content, name, "exec")
     pyproject = tomllib.loads((project.path / "pyproject.toml").read_text())
-    assert pyproject["project"]["scripts"] == {slug: f"{project.package}.cli:main"}
+    assert pyproject["project"]["scripts"] == {slug: f"{project.package}.__main__:main"}
     check_metadata(project, folder, monkeypatch, "D", "A")
 
 

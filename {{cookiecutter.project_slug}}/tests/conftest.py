@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from model.tiny import DATA, MODEL
 
-from {{cookiecutter.__package_name}}.cli import PROG, main
+from {{cookiecutter.__package_name}}.__main__ import main
+from {{cookiecutter.__package_name}}.cli import PROG
 from {{cookiecutter.__package_name}}.contracts import names
 from {{cookiecutter.__package_name}}.contracts.names import METRICS_FILE
 from {{cookiecutter.__package_name}}.contracts.settings import TrainingSettings

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import pytest
 from conftest import TINY
 
+from {{cookiecutter.__package_name}}.contracts import errors
 from {{cookiecutter.__package_name}}.contracts.config import NetworkConfig
 from {{cookiecutter.__package_name}}.contracts.loss import LossReduction
 from {{cookiecutter.__package_name}}.contracts.names import METRICS_FILE, SETTINGS_FILE
@@ -20,6 +21,9 @@ NETWORK = config.NETWORKS[TINY.network]
 class OfNoLoss(LossReduction):
     names = ("error",)
 
+    def counted(self, output, batch):
+        return ()
+
 
 @pytest.fixture
 def tiny_run(tmp_path, run_dir):
@@ -29,16 +33,17 @@ def tiny_run(tmp_path, run_dir):
 
 
 @pytest.mark.parametrize("command", ["pretrain", "report"])
-@pytest.mark.parametrize("name", ["FINETUNE", "FROM_START", "LAYOUTS"])
+@pytest.mark.parametrize("name", ["ModelSettings", "Settings", "FINETUNE", "FROM_START", "LAYOUTS"])
 def test_what_the_models_settings_lack_is_one_line(command, name, refused, monkeypatch):
     monkeypatch.delattr(settings, name)
     assert f"model/settings.py lacks {name}: contracts/settings.py says what it must give" in refused(command)
 
 
 def test_a_file_that_the_model_lacks_is_one_line(refused, tmp_path, monkeypatch):
-    monkeypatch.setattr(settings, "__file__", str(tmp_path / "settings.py"))
-    (tmp_path / "config.py").touch()
-    (tmp_path / "figures.py").touch()
+    monkeypatch.setattr(errors, "HOUSE", tmp_path / "house")
+    (tmp_path / "house" / "model").mkdir(parents=True)
+    for name in ("config.py", "figures.py"):
+        (tmp_path / "house" / "model" / name).touch()
     assert "model/ lacks plain.py: results/export.py says what it must give" in refused("pretrain")
 
 

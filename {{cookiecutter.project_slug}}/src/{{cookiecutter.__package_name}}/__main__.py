@@ -1,7 +1,37 @@
-"""`python -m <package>` is the same as the installed command."""
+"""Where every command comes in, installed or as `python -m <package>`. `model/settings.py` is looked at first.
+
+The command line is made of what it says, and so cannot tell what is wrong with it.
+"""
+
+from __future__ import annotations
 
 import sys
 
-from .cli import main
+from .contracts.errors import UserError, imports_of_model, need_files
+from .contracts.settings_check import check_settings
 
-sys.exit(main())
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command and return its exit code.
+
+    Args:
+        argv: the words after the program's name; None for those of this process.
+
+    Returns:
+        2 for a mistake in `model/settings.py`, which is one line on stderr; else what `cli.main` returns.
+    """
+    try:
+        need_files()
+        with imports_of_model():
+            from .model import settings
+        check_settings(settings)
+    except UserError as error:
+        print(f"{(__package__ or '').replace('_', '-')}: error: {error}", file=sys.stderr)
+        return 2
+    from .cli import main as run
+
+    return run(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

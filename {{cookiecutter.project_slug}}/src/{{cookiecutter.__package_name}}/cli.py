@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from .contracts.errors import ToldError, UserError, need, need_files
+from .contracts.errors import ToldError, UserError, imports_of_model
 from .contracts.names import COUNTED, COUNTS, LAYOUTS_FILE, LOSS, NUM_ITEMS, REFERENCES, SETTINGS_FILE
 from .contracts.settings import ParallelSettings
 from .model import settings as model
@@ -46,8 +46,6 @@ def main(argv: list[str] | None = None) -> int:
     launch.is_command = argv is None
     command, arguments = _split(sys.argv[1:] if argv is None else argv)
     try:
-        need_files(Path(str(model.__file__)).parent)
-        need(model, "FINETUNE", "FROM_START", "LAYOUTS")
         return COMMANDS[command](arguments)
     except UserError as error:
         if not isinstance(error, ToldError):
@@ -92,10 +90,6 @@ def finetune(argv: list[str]) -> int:
             return _train("finetune", argv, model.FINETUNE)
         raise UserError("finetune needs --from RUN, the folder of the run whose weights it starts from")
     start = load_settings(Path(given.from_run))
-    if unknown := set(model.FROM_START) - {"model", "data", "seed"}:
-        raise UserError(
-            f'model/settings.py: FROM_START names {", ".join(unknown)}; there are "model", "data" and "seed"'
-        )
     taken = {name: getattr(start, name) for name in model.FROM_START}
     return _train("finetune", argv, replace(model.FINETUNE, **taken))
 
@@ -127,8 +121,8 @@ def report(argv: list[str]) -> int:
     parser.add_argument("--from", dest="run", type=Path, metavar="RUN", help="folder of the run")
     if (run := parser.parse_args(argv).run) is None:
         raise UserError("report needs --from RUN, the folder of a trained run")
-    from .results.report import make_report
-
+    with _explained():
+        from .results.report import make_report
     _say(f"wrote {make_report(run)}")
     return 0
 
@@ -237,13 +231,14 @@ def _import(room: str, settings: Settings) -> ModuleType:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Say which versions do not fit if an import fails.
+    """Say which file of `model/` is wrong if an import fails, or else which versions do not fit.
 
     Raises:
-        UserError: it fails, and there are versions that do not fit.
+        UserError: it fails, and one of both is so.
     """
     try:
-        yield
+        with imports_of_model():
+            yield
     except (ImportError, AttributeError) as error:
         from .doctor import misfits
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import asdict
 from functools import reduce
@@ -31,7 +30,7 @@ def parse(argv: list[str], defaults: Settings, prog: str, description: str) -> S
         def error(self, message: str, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
             raise UserError(_plain(message, list(self._option_string_actions), _files(argv), values))
 
-    values = {**asdict(defaults), "new_heads": list(defaults.new_heads)}
+    values = asdict(defaults)
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = Parser(prog=prog, usage="%(prog)s [settings]", description=description, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file with settings; what follows it wins")
@@ -46,7 +45,7 @@ def parse(argv: list[str], defaults: Settings, prog: str, description: str) -> S
             raise UserError(f"--{name} is a group of settings, and cannot be {parsed[name]}")
     chosen = parser.instantiate(parsed).as_dict()
     chosen.pop("config")
-    return Settings(**{**chosen, "new_heads": tuple(chosen["new_heads"])})
+    return Settings(**chosen)
 
 
 def _files(argv: list[str]) -> str:
@@ -82,6 +81,8 @@ def _plain(message: str, options: list[str], files: str, values: dict[str, Any])
 
 def did_you_mean(word: str, known: list[str]) -> str:
     """Return a suggestion in parentheses for an unknown word, or nothing if no known one is close."""
+    import difflib
+
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.75)  # below, the guesses mislead
     return f" (did you mean {close[0]}?)" if close else ""
 

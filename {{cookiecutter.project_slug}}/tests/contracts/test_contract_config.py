@@ -7,12 +7,12 @@ from typing import get_args, get_type_hints
 import pytest
 import torch
 from megatron.core import dist_checkpointing
-from stand_ins import NumberConfig, NumberLoss
+from stand_ins import NumberConfig, NumberLoss, NumberStage
 
 from {{cookiecutter.__package_name}}.contracts.config import NetworkConfig, check_config
 from {{cookiecutter.__package_name}}.contracts.errors import UserError, need
 from {{cookiecutter.__package_name}}.contracts.item import Item
-from {{cookiecutter.__package_name}}.contracts.loss import LossReduction
+from {{cookiecutter.__package_name}}.contracts.loss import ItemLossReduction, LossReduction
 from {{cookiecutter.__package_name}}.contracts.settings import ModelSettings
 from {{cookiecutter.__package_name}}.contracts.stage import PipelineStage
 from {{cookiecutter.__package_name}}.model.config import NETWORKS
@@ -59,6 +59,54 @@ def test_a_loss_that_is_not_called_so_is_told(monkeypatch):
         check_config("numbers", {"numbers": NumberConfig})
     words = "Nameless.names is ('error',): begin with loss, which is minimised"
     assert str(caught.value) == f"model/losses.py: {words}"
+
+
+@pytest.mark.parametrize(
+    ("base", "parts", "told"),
+    [
+        (LossReduction, {}, " lacks counted: say what its values are"),
+        (ItemLossReduction, {}, " lacks per_item: say what its values are"),
+        (NumberLoss, {"names": ["loss"]}, """.names is ['loss'], and must be a tuple: write ("loss",), say"""),
+        (NumberLoss, {"names": "loss"}, """.names is 'loss', and must be a tuple: write ("loss",), say"""),
+        (NumberLoss, {"names": ("loss", "top 5")}, " calls a figure 'top 5': use letters, numbers and _"),
+        (NumberLoss, {"names": ("loss", 5)}, " calls a figure 5: use letters, numbers and _"),
+        (NumberLoss, {"derived": {"a,b": len}}, " calls a figure 'a,b': use letters, numbers and _"),
+        (NumberLoss, {"names": ("loss", "a", "a")}, " calls two figures a: names and derived must all be different"),
+        (NumberLoss, {"derived": {"loss": len}}, " calls two figures loss: names and derived must all be different"),
+        *(
+            (NumberLoss, {"names": ("loss", name)}, f" calls a figure {name}, as something else is called in the log:")
+            for name in ("step", "lr", "grad_norm", "mfu", "memory_gib", "items_per_second")
+        ),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_a_loss_that_cannot_be_computed_or_logged_is_told(base, parts, told, monkeypatch):
+    monkeypatch.setattr(NumberConfig, "loss_reduction_class", type("Mine", (base,), parts))
+    with pytest.raises(UserError) as caught:
+        check_config("numbers", {"numbers": NumberConfig})
+    assert str(caught.value).startswith(f"model/losses.py: Mine{told}")
+
+
+class Whole(NumberStage):
+    def __init__(self, config, pre_process=True, post_process=True):
+        super().__init__(config, pre_process, post_process)
+
+
+class Sized(NumberStage):
+    def __init__(self, config, size, **where):
+        super().__init__(config, **where)
+
+
+@pytest.mark.parametrize(
+    ("stage", "told"),
+    [(Whole, "got an unexpected keyword argument 'vp_stage'"), (Sized, "missing a required argument: 'size'")],
+)
+def test_a_stage_that_does_not_take_where_it_stands_is_told(stage, told, monkeypatch):
+    monkeypatch.setattr(NumberConfig, "stage_class", stage)
+    with pytest.raises(UserError) as caught:
+        check_config("numbers", {"numbers": NumberConfig})
+    call = "it is called with (config, pre_process=..., post_process=..., vp_stage=...)"
+    assert str(caught.value) == f"model/network.py: {stage.__name__}.__init__ {told}: {call}"
 
 
 def test_a_useful_share_that_no_loss_reports_is_told(monkeypatch):

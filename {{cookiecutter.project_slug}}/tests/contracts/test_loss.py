@@ -253,6 +253,15 @@ def test_a_loss_that_wants_what_is_not_there_is_told(where):
         Wrong().forward(*make_batch(4))
 
 
+def test_a_missing_key_of_the_losss_own_is_no_lack_of_outputs():
+    class Wrong(OfItems):
+        def per_item(self, output, batch):
+            return {}["answer"]
+
+    with pytest.raises(KeyError, match="answer"):
+        Wrong().forward(*make_batch(4))
+
+
 def test_a_loss_that_would_teach_nothing_is_told_in_training_only():
     class Detached(OfPositions):
         def counted(self, output, batch):

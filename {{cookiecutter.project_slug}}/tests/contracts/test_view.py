@@ -120,6 +120,13 @@ def test_a_split_is_disjoint_and_complete(validation_size):
     assert idx_of(validation) == list(range(10 - validation_size, 10))
 
 
+@pytest.mark.parametrize("size", [0, 1])
+def test_a_dataset_that_is_too_small_to_be_split_is_refused(size):
+    with pytest.raises(DataError) as caught:
+        split_validation(Numbers(size), 1)
+    assert str(caught.value).startswith(f"{size} training items are too few: give at least 2")
+
+
 @pytest.mark.parametrize("validation_size", [-1, 0, 10, 11])
 def test_a_split_that_leaves_a_part_empty_is_refused(validation_size):
     with pytest.raises(DataError) as caught:

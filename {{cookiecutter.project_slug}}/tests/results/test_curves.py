@@ -7,7 +7,7 @@ from written_runs import legend_of
 
 from {{cookiecutter.__package_name}}.contracts import names
 from {{cookiecutter.__package_name}}.drawing.theme import LIGHT
-from {{cookiecutter.__package_name}}.results.curves import _smooth, loss_curves, metric_curves
+from {{cookiecutter.__package_name}}.results.curves import _smooth, loss_curves, metric_curves, speed
 
 
 def test_what_is_not_finite_is_left_out_and_said_in_the_legend() -> None:
@@ -89,3 +89,22 @@ def test_a_level_line_above_or_below_all_values_is_in_sight() -> None:
         (axes,) = metric_curves(LIGHT, curves, "hits", True, {"a guess": level}).axes
         low, high = axes.get_ylim()
         assert low < level < high
+
+
+def test_speed_is_told_in_medians_and_memory_at_its_most() -> None:
+    def curve(*values: float) -> tuple[np.ndarray, np.ndarray]:
+        return np.arange(len(values), dtype=float), np.array(values)
+
+    curves = {
+        names.TRAIN_LOSS: curve(1, 2),
+        names.ITEMS_PER_SECOND: curve(1, 30, 2),
+        "words_per_second": curve(1000, 30000, 2000),
+        names.MFU: curve(0.1, 0.9, 0.2),
+        names.MEMORY: curve(1, 3, 2),
+    }
+    assert list(speed(curves)) == [
+        ("words per second", "2,000.0", "median of 3 measurements\nitems per second: 2.0"),
+        ("MFU", "20.0%", "of what the devices could compute; median"),
+        ("memory", "3 GiB", "the most that the first process held"),
+    ]
+    assert list(speed({names.TRAIN_LOSS: curve(1, 2)})) == []

@@ -149,16 +149,17 @@ BATCH = TINY.training.global_batch_size
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "too few rows kept": (
         {"keep": lambda output, batch: {"row": batch["idx"][1:]}},
-        rf"model/results.py: keep gives .'row': \({BATCH - 1},\)., not a row for each of {BATCH} items",
+        rf"keep gives .'row': \({BATCH - 1},\)., not a dict of tensors with a row for each of {BATCH} items",
     ),
     "a mean kept": (
         {"keep": lambda output, batch: {"mean": batch["idx"].float().mean()}},
-        rf"model/results.py: keep gives .'mean': \(\)., not a row for each of {BATCH} items",
+        rf"keep gives .'mean': \(\)., not a dict of tensors with a row for each of {BATCH} items",
     ),
     "scores of what is not kept": (
         {"keep": keep_idx, "scores": lambda kept: kept["unseen"]},
         r"model/results.py: scores wants 'unseen'; keep gives seen, idx",
     ),
+    "no dict of scores": ({"scores": lambda kept: 3.0}, "model/results.py: scores gives float, not a dict"),
     "a score that is no float": (
         {"scores": lambda kept: {"whole": 3}},
         "model/results.py: scores gives whole as 3: give a float, under a name that the loss does not have",

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from {{cookiecutter.__package_name}}.contracts import names
 from {{cookiecutter.__package_name}}.contracts.config import NetworkConfig
-from {{cookiecutter.__package_name}}.contracts.errors import UserError
+from {{cookiecutter.__package_name}}.contracts.errors import HOUSE, UserError
 from {{cookiecutter.__package_name}}.contracts.item import DataError
 from {{cookiecutter.__package_name}}.contracts.settings import ParallelSettings
 from {{cookiecutter.__package_name}}.model.config import NETWORKS
@@ -118,7 +118,8 @@ def plain(monkeypatch, tmp_path) -> Any:
             asked.append(set(inputs))
             return change(dict(answer))
 
-        monkeypatch.setattr(export, "plain", SimpleNamespace(__file__=str(file), load=lambda folder: network))
+        module = SimpleNamespace(__file__=str(file), load=lambda folder: network)
+        monkeypatch.setattr(export, "_plain", lambda: module)
 
     asked: list[set[str]] = []
     return SimpleNamespace(answers=answers, asked=asked, file=file)
@@ -168,6 +169,18 @@ def test_plain_pytorch_that_is_another_network_is_left_out_in_words(other, plain
     told = capsys.readouterr().err
     assert f"no load.py: model/plain.py is not the network of model/network.py ({problem}" in told
     assert "change it likewise" in told
+
+
+@pytest.mark.slow
+def test_an_example_that_cannot_be_imported_is_told_and_the_weights_are_written(
+    pretrained, tmp_path, monkeypatch, capsys
+):
+    broken = compile("import no_such_package", str(HOUSE / "model" / "plain.py"), "exec")
+    monkeypatch.setattr(export, "import_module", lambda *name: exec(broken, {"__name__": "plain"}))
+    folder = export_run(pretrained.settings, tmp_path / "export")
+    assert files_of(folder).keys() == {names.WEIGHTS_FILE, MODEL_FILE}
+    told = "no load.py: model/plain.py, line 1, cannot be imported: ModuleNotFoundError: No module named"
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -147,19 +147,40 @@ def test_what_is_no_test_data_is_predicted_beside_and_never_evaluated(
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "too few predictions": (
         {"keep": keep_idx, "predictions": lambda kept: {"half": kept["seen"][1:]}},
-        r"model/results.py: predictions gives half of \(\d+,\), not an array of \d+ rows",
+        r"model/results.py: predictions gives half as ndarray int64 \(\d+,\), not numbers or texts in a NumPy array of",
     ),
     "too few offsets": (
         {"keep": keep_idx, "predictions": lambda kept: {"parts": Ragged(kept["seen"], kept["seen"])}},
-        r"model/results.py: predictions gives parts of \(\d+,\), not an array of \d+ rows",
+        r"predictions gives parts as ndarray int64 \(\d+,\), ndarray int64 \(\d+,\), not .* of \d+ items",
     ),
+    "offsets past the values": (
+        {"keep": keep_idx, "predictions": lambda kept: {"parts": Ragged(kept["seen"], np.append(kept["seen"], 999))}},
+        r"predictions gives parts as ndarray int64 \(\d+,\), ndarray int64 \(\d+,\), not .* of \d+ items",
+    ),
+    "ragged tensors": (
+        {"keep": keep_idx, "predictions": lambda kept: {"parts": Ragged(torch.ones(3), torch.arange(3))}},
+        r"predictions gives parts as Tensor torch.float32 \(3,\), Tensor torch.int64 \(3,\), not ",
+    ),
+    "a tensor": (
+        {"keep": keep_idx, "predictions": lambda kept: {"half": torch.from_numpy(kept["seen"])}},
+        r"predictions gives half as Tensor torch.int64 \(\d+,\), not numbers or texts in a NumPy array of \d+ rows",
+    ),
+    "objects": (
+        {"keep": keep_idx, "predictions": lambda kept: {"half": kept["seen"].astype(object)}},
+        r"predictions gives half as ndarray object \(\d+,\), not numbers or texts in a NumPy array of \d+ rows",
+    ),
+    "a name that the file has": (
+        {"keep": keep_idx, "predictions": lambda kept: {"file": kept["seen"]}},
+        "model/results.py: predictions calls an array 'file': use letters, numbers and _, and none of idx, name, file",
+    ),
+    "no dict": ({"predictions": lambda kept: None}, "model/results.py: predictions gives NoneType, not a dict"),
     "predictions of what is not kept": (
         {"keep": keep_idx, "predictions": lambda kept: kept["unseen"]},
         r"model/results.py: predictions wants 'unseen'; keep gives seen, idx",
     ),
     "a list": (
         {"keep": keep_idx, "predictions": lambda kept: {"half": kept["seen"].tolist()}},
-        r"model/results.py: predictions gives half of list, not an array of \d+ rows",
+        r"model/results.py: predictions gives half as list, not numbers or texts in a NumPy array of \d+ rows",
     ),
     "nothing": ({"predictions": lambda kept: {}}, f", {TINY.network}, predicts nothing for an item: give another run"),
 }

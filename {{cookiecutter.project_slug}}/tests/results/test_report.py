@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from written_runs import FIGURES, ITEMS, text_of, write_run
 
 from {{cookiecutter.__package_name}}.contracts import names
-from {{cookiecutter.__package_name}}.drawing.theme import Picture
+from {{cookiecutter.__package_name}}.contracts.errors import UserError
+from {{cookiecutter.__package_name}}.drawing.theme import Drawing, Picture
 from {{cookiecutter.__package_name}}.results import report
 from {{cookiecutter.__package_name}}.results.report import (
     COMMAND,
@@ -40,6 +42,7 @@ def drawings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]
 
     def record(draw: Callable[..., Any]) -> Picture:
         assert isinstance(draw, partial)
+        draw = draw.args[0].draw if draw.args else draw  # a Drawing is held against its contract as it is drawn
         seen.append((draw.func.__name__, draw.keywords))
         return Picture(light=b"light", dark=b"dark")
 
@@ -84,6 +87,28 @@ def test_an_array_that_is_to_be_drawn_and_is_not_there_is_said(tmp_path: Path) -
         make_report(run)
 
 
+def test_a_missing_key_of_the_models_own_is_no_lack_of_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words: dict[str, str] = {}
+    monkeypatch.setattr(FIGURES, "pictures", lambda outputs, settings: [words["vector"]])
+    with pytest.raises(KeyError, match="vector"):
+        make_report(write_run(tmp_path / "run"))
+
+
+@quick
+@pytest.mark.parametrize("name", ["loss", "hits"])
+def test_a_picture_cannot_have_the_name_of_a_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(FIGURES, "pictures", lambda outputs, settings: [Drawing(name, "", lambda theme: Figure())])
+    with pytest.raises(UserError, match=rf"model/figures\.py: pictures gives a Drawing the name {name}, which another"):
+        make_report(write_run(tmp_path / "run", finetuned=True))
+
+
+@quick
+def test_shares_are_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FIGURES, "SHARES", "hits")
+    with pytest.raises(UserError, match=r"model/figures\.py: SHARES is 'hits', not names of figures: write \("):
+        make_report(write_run(tmp_path / "run"))
+
+
 @quick
 def test_headline_figures(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", finetuned=True)
@@ -93,6 +118,13 @@ def test_headline_figures(tmp_path: Path) -> None:
     assert f"test loss 0.25 mean of {ITEMS} test items" in text
     assert "steps 99 " in text
     assert "samples seen 792 " in text  # 8 in each global batch
+
+
+@quick
+def test_headlines_tell_the_speed(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    (run / names.METRICS_FILE).write_text("step,reduced_train_loss,items_per_second\n1,2,\n2,1,20\n3,1,40\n")
+    assert "items per second 30.0 median of 2 measurements" in text_of(make_report(run))
 
 
 @quick

@@ -17,7 +17,7 @@ from {{cookiecutter.__package_name}}.runtime import placeholders
 
 def test_placeholder_says_what_is_missing_and_where_to_read() -> None:
     module = placeholders._Placeholder("nemo.collections.llm", {})
-    with pytest.raises(ImportError, match=r"nemo\.collections\.llm\.GPTModel is not available.*runtime/README\.md"):
+    with pytest.raises(AttributeError, match=r"nemo\.collections\.llm\.GPTModel is not available.*runtime/README\.md"):
         module.GPTModel  # noqa: B018
     assert not hasattr(module, "__wrapped__")  # what inspect asks of every module must stay an AttributeError
 

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import in_ranks
 import kills
@@ -15,6 +16,7 @@ from {{cookiecutter.__package_name}}.model.settings import FINETUNE
 from {{cookiecutter.__package_name}}.proof.differences import BOUNDS, compare
 from {{cookiecutter.__package_name}}.proof.ranks import run_ranks
 from {{cookiecutter.__package_name}}.training import train as training
+from {{cookiecutter.__package_name}}.training.optimizer import base_rate
 
 pytestmark = pytest.mark.slow
 
@@ -89,6 +91,11 @@ def test_new_heads_learn_by_the_factor_as_two_groups_of_plain_adamw_do(factor, f
         torch.testing.assert_close(trained.end[name], weight.detach(), rtol=1e-6, atol=1e-7, msg=name)
     logged = [float(row[names.LEARNING_RATE]) for row in trained.rows if row[names.LEARNING_RATE]]
     assert logged == pytest.approx([rate(step) for step in range(STEPS)], rel=1e-6)
+
+
+def test_the_logged_rate_is_without_the_factor_also_where_only_heads_learn():
+    groups = [{"lr": LR * 5, "pre_lr_mult": 5.0}]
+    assert base_rate(SimpleNamespace(param_groups=groups)) == pytest.approx(LR)
 
 
 LAYOUTS = {

@@ -44,9 +44,9 @@ from torch import Tensor
 
 from .errors import UserError
 from .item import Dataset, Item
-from .loss import LossReduction
-from .names import LOSS, WEIGHTS_FILE
-from .stage import PipelineStage
+from .loss import LossReduction, check_loss
+from .names import WEIGHTS_FILE
+from .stage import PipelineStage, check_stage
 from .start import StartWeightsError, load_start_weights
 
 
@@ -139,7 +139,10 @@ class NetworkConfig(TransformerConfig, io.IOMixin):
 
     @staticmethod
     def keep(output: dict[str, Tensor], batch: Any) -> dict[str, Tensor]:
-        """Return what of a micro batch evaluation and prediction keep, (B, ...) by name; nothing by default."""
+        """Return what of a micro batch evaluation and prediction keep, (B, ...) by name; nothing by default.
+
+        A name has letters, numbers and _, and is none of idx, name and file.
+        """
         return {}
 
     @staticmethod
@@ -154,7 +157,7 @@ class NetworkConfig(TransformerConfig, io.IOMixin):
     def predictions(kept: dict[str, np.ndarray]) -> Mapping[str, np.ndarray | Ragged]:
         """Return what `predict` writes, a row an item: numbers and texts [N] as columns, arrays [N, ...] beside.
 
-        Arrays of different lengths are written as `<name>` and `<name>_offsets`.
+        Arrays of different lengths are written as `<name>` and `<name>_offsets`. Names are like those of `keep`.
         """
         return {}
 
@@ -253,10 +256,8 @@ def check_config(name: str, networks: dict[str, type[NetworkConfig]]) -> type[Ne
         if getattr(config, part) is getattr(NetworkConfig, part):
             raise UserError(f"model/config.py: {config.__name__} lacks {part}: say how its data are read")
     loss = config.loss_reduction_class
-    if loss.names[:1] != (LOSS,):
-        raise UserError(
-            f"model/losses.py: {loss.__name__}.names is {loss.names}: begin with {LOSS}, which is minimised"
-        )
+    check_stage(config.stage_class)
+    check_loss(loss)
     if config.useful and config.useful not in (*loss.names, *loss.derived):
         raise UserError(f"model/config.py: {config.__name__}.useful is {config.useful}, no figure of {loss.__name__}")
     return config

@@ -1,7 +1,12 @@
-"""The kind of error that is the user's to mend."""
+"""The kind of error that is the user's to mend, and how those of `model/` become one."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
+
+HOUSE = Path(__file__).parents[1]
 
 
 class UserError(Exception):
@@ -41,11 +46,38 @@ def need(module: Any, *names: str) -> None:
         raise UserError(f"model/{file} lacks {', '.join(missing)}: {PAGES[file]} says what it must give")
 
 
-def need_files(folder: Path) -> None:
+def need_files() -> None:
     """Hold `model/` against the files that other rooms import.
 
     Raises:
         UserError: it lacks one.
     """
-    if missing := [name for name in PAGES if not (folder / name).exists()]:
+    if missing := [name for name in PAGES if not (HOUSE / "model" / name).exists()]:
         raise UserError(f"model/ lacks {missing[0]}: {PAGES[missing[0]]} says what it must give")
+
+
+@contextmanager
+def imports_of_model() -> Iterator[None]:
+    """Import files of `model/`, which may hold any mistake.
+
+    Raises:
+        UserError: instead of whatever such a file raises; what is wrong in other rooms stays what it is.
+    """
+    try:
+        yield
+    except Exception as error:
+        place = _place_in_model(error)
+        if place is None or isinstance(error, UserError):
+            raise
+        reason = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
+        raise UserError(f"{place}, cannot be imported: {type(error).__name__}: {reason}") from error
+
+
+def _place_in_model(error: Exception) -> str | None:
+    """Return the file and line that an error is from, of all files here; None if that is not in `model/`."""
+    places = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError):  # which no line of that file has raised
+        places.append((error.filename or "", error.lineno or 0))
+    ours = [(Path(file).relative_to(HOUSE), line) for file, line in places if Path(file).is_relative_to(HOUSE)]
+    file, line = ours[-1]
+    return f"{file.as_posix()}, line {line}" if file.parts[0] == "model" else None

@@ -26,6 +26,6 @@ class Given(dict[str, Any]):
 def check_names(names: Iterable[Any], who: str) -> None:
     """Raise a UserError for what is no name for an array in a file that has IDX and perhaps NAME too."""
     for name in names:
-        if not (isinstance(name, str) and name.isidentifier()) or name in TAKEN:
+        if not (isinstance(name, str) and name.isascii() and name.isidentifier()) or name in TAKEN:
             rule = f"use letters, numbers and _, and none of {', '.join(TAKEN)}"
             raise UserError(f"{who} calls an array {name!r}: {rule}")

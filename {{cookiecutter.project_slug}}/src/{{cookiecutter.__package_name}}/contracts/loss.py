@@ -24,7 +24,7 @@ from torch import Tensor
 
 from .errors import UserError
 from .given import Given, NotGivenError
-from .names import LOSS
+from .names import GRAD_NORM, LEARNING_RATE, LOSS, STEP, is_measured
 
 
 class Counted(NamedTuple):
@@ -134,6 +134,29 @@ class ItemLossReduction(LossReduction):
             rule = f"a tuple with one tensor of shape ({size},), a value for each item, for each of {self.names}"
             raise UserError(f"model/losses.py: {type(self).__name__}.per_item gave {shapes}, not {rule}")
         return tuple(Counted(values, torch.ones_like(values, dtype=torch.bool)) for values in given)
+
+
+def check_loss(loss: type[LossReduction]) -> None:
+    """Raise a UserError for a loss that lacks its function, or has names that its figures cannot be logged under."""
+    who = f"model/losses.py: {loss.__name__}"
+    part = "per_item" if loss.counted is ItemLossReduction.counted else "counted"
+    if getattr(loss, part) in (LossReduction.counted, ItemLossReduction.per_item):
+        raise UserError(f"{who} lacks {part}: say what its values are")
+    if not isinstance(loss.names, tuple):
+        raise UserError(f'{who}.names is {loss.names!r}, and must be a tuple: write ("{LOSS}",), say')
+    if loss.names[:1] != (LOSS,):
+        raise UserError(f"{who}.names is {loss.names}: begin with {LOSS}, which is minimised")
+    _check_names((*loss.names, *loss.derived), who)
+
+
+def _check_names(names: Sequence[Any], who: str) -> None:
+    for name in names:
+        if not (isinstance(name, str) and name.isascii() and name.isidentifier()):
+            raise UserError(f"{who} calls a figure {name!r}: use letters, numbers and _")
+        if name in (STEP, LEARNING_RATE, GRAD_NORM) or is_measured(name):
+            raise UserError(f"{who} calls a figure {name}, as something else is called in the log: rename it")
+        if names.count(name) > 1:
+            raise UserError(f"{who} calls two figures {name}: names and derived must all be different")
 
 
 def _sum_and_count(term: Counted, is_real: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ sequence parallel; B the micro batch; H `hidden_size`. The last stage returns a 
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -46,6 +47,15 @@ class PipelineStage(MegatronModule):
     def set_input_tensor(self, input_tensor: Tensor | list[Tensor] | None) -> None:
         """Take the previous stage's output; Megatron's schedule calls this before `forward`."""
         self.input_tensor = input_tensor[0] if isinstance(input_tensor, list) else input_tensor
+
+
+def check_stage(stage: type[PipelineStage]) -> None:
+    """Raise a UserError for a stage that cannot be built by what `PipelineStage` is built by."""
+    try:
+        inspect.signature(stage.__init__).bind("self", "config", pre_process=True, post_process=True, vp_stage=0)
+    except TypeError as error:
+        rule = "it is called with (config, pre_process=..., post_process=..., vp_stage=...)"
+        raise UserError(f"model/network.py: {stage.__name__}.__init__ {error}: {rule}") from error
 
 
 def _check_output(stage: PipelineStage, arguments: tuple[Any, ...], output: Any) -> None:

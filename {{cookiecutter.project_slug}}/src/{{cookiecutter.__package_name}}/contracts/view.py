@@ -82,6 +82,8 @@ def split_validation(dataset: Dataset, validation_size: int) -> tuple[Section, S
     Raises:
         DataError: the size leaves nothing to train on, or nothing to validate with.
     """
+    if len(dataset) < 2:
+        raise DataError(f"{len(dataset)} training items are too few: give at least 2, one of them to validate with")
     if not 0 < validation_size < len(dataset):
         raise DataError(
             f"--data.validation_size {validation_size} must be from 1 to {len(dataset) - 1}: there are {len(dataset)} "

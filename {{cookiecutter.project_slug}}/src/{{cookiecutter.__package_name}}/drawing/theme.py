@@ -3,7 +3,7 @@
 `model/figures.py` says what the report shows of a run, beside its curves and figures, which are there for every
 model. The contract is two names, read without torch:
 
-    SHARES                        names of figures that are shares, shown in percent: ("accuracy",)
+    SHARES                        names of figures of any network that are shares, shown in percent: ("accuracy",)
     pictures(outputs, settings)   yields a `Drawing` for each picture in the order of the page, given the arrays of
                                   outputs.npz: what `keep` chose of the test set, a row an item, and `idx`; and the
                                   settings of the run, as settings.yaml has them
@@ -73,7 +73,7 @@ class Drawing:
     """A picture to be drawn."""
 
     name: str
-    """of its file, and its alternative text"""
+    """of its file, and its alternative text; curves have the names of their figures, "loss" say"""
     caption: str
     draw: Callable[[Theme], Figure]
 

@@ -15,8 +15,10 @@ from collections import UserDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -24,12 +26,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ..contracts import names
-from ..contracts.errors import UserError
+from ..contracts.errors import UserError, imports_of_model
 from ..contracts.files import write_whole_folder
 from ..contracts.item import Key
 from ..contracts.settings import ParallelSettings
 from ..contracts.stage import PipelineStage
-from ..model import plain
 from ..model.settings import Settings
 from ..runtime.backend import prepared
 from ..runtime.checkpoint import score_of, step_of
@@ -77,7 +78,7 @@ def export_run(settings: Settings, output: Path | None = None) -> Path:
         if problem := untried or _misfit(new, inputs, outputs, TOLERANCES[settings.training.precision]):
             tell(f"no {PLAIN_FILE}: {problem}")
         else:
-            shutil.copyfile(plain.__file__, new / PLAIN_FILE)
+            shutil.copyfile(str(_plain().__file__), new / PLAIN_FILE)
     return folder
 
 
@@ -112,10 +113,18 @@ def _misfit(folder: Path, inputs: Tensors, outputs: Tensors, tolerance: float) -
     """Say how the example, which loads an export, computes something else than the network did; None if it does not."""
     try:
         with torch.no_grad():
-            difference = _difference(plain.load(folder)(**inputs), outputs, tolerance)
+            difference = _difference(_plain().load(folder)(**inputs), outputs, tolerance)
+    except UserError as error:
+        return str(error)
     except Exception as error:  # it may hold anything
         difference = _in_words(error)
     return difference and f"model/plain.py is not the network of model/network.py ({difference}); change it likewise"
+
+
+def _plain() -> ModuleType:
+    """Import the example only now: the weights are wanted even if it is broken."""
+    with imports_of_model():
+        return import_module("..model.plain", __package__)
 
 
 def _in_words(error: Exception) -> str:

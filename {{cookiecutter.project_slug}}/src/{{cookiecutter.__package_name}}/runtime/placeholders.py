@@ -25,7 +25,7 @@ class _Placeholder(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        raise ImportError(
+        raise AttributeError(
             f"{self.__name__}.{name} is not available: this project runs NeMo without its LLM collection. "
             "Install nvidia-modelopt and nemo_run to use the real one (runtime/README.md)."
         )

@@ -9,7 +9,7 @@ from dataclasses import asdict, fields, is_dataclass
 from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -37,7 +37,6 @@ _KEPT = (
 def save_settings(settings: RunSettings, run: Path) -> None:
     """Write the resolved settings into a run folder, as YAML that `--config` reads."""
     values = {name: value for name, value in asdict(settings).items() if name not in settings.ONLY_PREDICT}
-    values["new_heads"] = list(settings.new_heads)  # YAML has no tuples
     with write_whole(run / SETTINGS_FILE) as file:
         yaml.safe_dump(values, file, sort_keys=False)
 
@@ -68,10 +67,18 @@ def _from_dict(cls: type, values: dict[str, Any]) -> Any:
     if unknown := set(values) - {item.name for item in fields(cls)}:
         raise TypeError(f"there is no setting {', '.join(sorted(unknown))}")
     nested = {item.name for item in fields(cls) if item.name in values and is_dataclass(types[item.name])}
-    arguments = {name: _from_dict(types[name], value) if name in nested else value for name, value in values.items()}
-    if isinstance(arguments.get("new_heads"), list):
-        arguments["new_heads"] = tuple(arguments["new_heads"])
-    return cls(**arguments)
+    return cls(
+        **{
+            name: _from_dict(types[name], value) if name in nested else _of_type(types[name], value)
+            for name, value in values.items()
+        }
+    )
+
+
+def _of_type(hint: Any, value: Any) -> Any:
+    """Return a value as its setting has it: YAML makes lists of tuples."""
+    is_tuple = tuple in {get_origin(kind) or kind for kind in (hint, *get_args(hint))}
+    return tuple(value) if is_tuple and isinstance(value, list) else value
 
 
 def holds_run(settings: Settings) -> bool:

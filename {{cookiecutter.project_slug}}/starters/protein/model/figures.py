@@ -170,7 +170,7 @@ def roc_curves(theme: Theme, label: Array, probability: Array, names: Sequence[s
     axes.set_ylabel("share of the class that is found")
     axes.grid()
     if len(names) <= FEW_CLASSES:
-        axes.legend(loc="lower right", title="AUROC", alignment="left")
+        axes.legend(loc="lower right", title="AUROC", alignment="left", frameon=True, edgecolor="none")  # over the grid
     else:
         figure.legend(loc="outside right upper", title="AUROC", alignment="left", fontsize=8)
     return figure

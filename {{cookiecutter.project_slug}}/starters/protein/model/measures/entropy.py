@@ -1,16 +1,21 @@
 """What a pretrained network is held against: how well masked residues are guessed without one (contracts/config.py).
 
-Both ways to guess are tables of counts, made of the proteins for training and validation, and tried at every residue of
-the test proteins that might be masked.
+Both ways to guess are tables of counts, made of the proteins for training and validation, and tried at every residue
+of the test proteins that might be masked. Both know how masking works: that a letter which is shown at a place to be guessed
+is the right one half of the time. Without that a network would seem to know more than it does.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from ..item import AMINO_ACIDS
+from ..reading.masking import KEPT, REPLACED
 from ..settings import Settings
 from .letters import LETTERS, Letters, letters_of, splits
 
+REPLACEMENTS = len(AMINO_ACIDS)
+"""Letters that may stand in another's place; they come first."""
 PRIOR = 20
 """Times that each pair of neighbours is taken to have been seen before the counting begins."""
 KINDS = LETTERS + 2
@@ -52,8 +57,25 @@ def count(proteins: Letters) -> np.ndarray:
 
 
 def _figures(guess: np.ndarray, counts: np.ndarray) -> dict[str, float]:
-    """Score the probabilities of letters by their neighbours, at letters as often as they were counted."""
-    total = counts.sum()
-    loss = -(counts * np.log(guess)).sum() / total
-    right = np.take_along_axis(counts, guess.argmax(axis=1)[:, None], axis=1).sum()
-    return {"loss": float(loss), "accuracy": float(right / total), "perplexity": float(np.exp(loss))}
+    """Score the probabilities of letters by their neighbours [rows, LETTERS], at letters as often as they were counted.
+
+    Where a letter v is shown and not <mask>, the best guess is p(r | v), which is p(r) (KEPT [r = v] + REPLACED / 20)
+    divided by its sum. REPLACED is by one of the twenty amino acids, which come first.
+    """
+    shown = guess[:, None, :] * (KEPT * np.eye(LETTERS) + REPLACED / REPLACEMENTS)  # rows, v, r
+    shown /= shown.sum(axis=2, keepdims=True)
+    kept = np.diagonal(shown, axis1=1, axis2=2)
+    loss = -(
+        (1 - KEPT - REPLACED) * np.log(guess)
+        + KEPT * np.log(kept)
+        + REPLACED * np.log(shown[:, :REPLACEMENTS]).mean(axis=1)
+    )
+    right = (1 - KEPT - REPLACED) * _is_best(guess) + KEPT * np.diagonal(_is_best(shown), axis1=1, axis2=2)
+    right += REPLACED * _is_best(shown[:, :REPLACEMENTS]).mean(axis=1)
+    mean = float((counts * loss).sum() / counts.sum())
+    return {"loss": mean, "accuracy": float((counts * right).sum() / counts.sum()), "perplexity": float(np.exp(mean))}
+
+
+def _is_best(guess: np.ndarray) -> np.ndarray:
+    """Return 1.0 at the letter with the highest probability, else 0.0."""
+    return np.eye(LETTERS)[guess.argmax(axis=-1)]
