@@ -1,8 +1,8 @@
 """What a pretrained network is held against: how well masked residues are guessed without one (contracts/config.py).
 
-Both ways to guess are tables of counts, made of the proteins for training and validation, and tried at every residue
-of the test proteins that might be masked. Both know how masking works: that a letter which is shown at a place to be guessed
-is the right one half of the time. Without that a network would seem to know more than it does.
+Both ways to guess are tables of counts, made of the proteins for training and validation, and tried at every residue of
+the test proteins that might be masked. Both know how masking works: a letter that is shown at a place to be guessed is
+the right one half of the time. Without that a network would seem to know more than it does.
 """
 
 from __future__ import annotations
