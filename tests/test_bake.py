@@ -151,6 +151,7 @@ tests/results/test_curves.py
 tests/results/test_drawings.py
 tests/results/test_evaluate.py
 tests/results/test_export.py
+tests/results/test_headlines.py
 tests/results/test_page.py
 tests/results/test_predictions.py
 tests/results/test_report.py

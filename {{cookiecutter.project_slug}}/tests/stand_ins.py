@@ -94,3 +94,30 @@ class NumberConfig(NetworkConfig):
     @staticmethod
     def read_test(settings):
         return Batches(10)
+
+
+def grown(stage):
+    """Return a stage with a weight more."""
+
+    class Grown(stage):
+        def __init__(self, *arguments, **named):
+            super().__init__(*arguments, **named)
+            self.extra = torch.nn.Parameter(torch.ones(3))
+
+    return Grown
+
+
+def shrunk(stage):
+    """Return a stage whose biases are gone, as far as a checkpoint sees it."""
+
+    class Shrunk(stage):
+        def sharded_state_dict(self, *arguments, **named):
+            state = super().sharded_state_dict(*arguments, **named)
+            return {name: tensor for name, tensor in state.items() if not name.endswith("bias")}
+
+    return Shrunk
+
+
+def renamed(loss):
+    """Return a loss that reports another figure too."""
+    return type("Renamed", (loss,), {"names": (*loss.names, "other")})

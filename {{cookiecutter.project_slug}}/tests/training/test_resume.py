@@ -7,8 +7,8 @@ from pathlib import Path
 import in_ranks
 import kills
 import pytest
-import torch
 from conftest import TINY, change, needs_sequence_for, read_rows
+from stand_ins import grown, renamed, shrunk
 
 from {{cookiecutter.__package_name}}.contracts import names
 from {{cookiecutter.__package_name}}.contracts.errors import UserError
@@ -153,44 +153,22 @@ def test_a_run_whose_settings_are_lost_is_not_overwritten(stopped):
         training.train(stopped)
 
 
-def test_a_network_that_was_changed_meanwhile_is_refused_before_anything_is_written(stopped, monkeypatch):
-    config = NETWORKS[stopped.network]
-
-    class Grown(config.stage_class):
-        def __init__(self, *arguments, **named):
-            super().__init__(*arguments, **named)
-            self.extra = torch.nn.Parameter(torch.ones(3))
-
-    before = {path: path.read_bytes() for path in Path(stopped.run_dir).rglob("*") if path.is_file()}
-    monkeypatch.setattr(config, "stage_class", Grown)
-    with pytest.raises(UserError, match=r"step=7.* \(extra is missing\). The network was another when it"):
-        training.train(stopped)
-    assert {path: path.read_bytes() for path in Path(stopped.run_dir).rglob("*") if path.is_file()} == before
-
-
-def test_a_loss_of_other_figures_and_a_network_without_a_part_are_refused_before_anything_is_written(
-    stopped, monkeypatch
+@pytest.mark.parametrize(
+    ("part", "made", "line"),
+    [
+        ("stage_class", grown, r"step=7.* \(extra is missing\). The network was another when it"),
+        ("stage_class", shrunk, r"step=7.*bias has no place in it.*\). The network was another when it"),
+        ("loss_reduction_class", renamed, r"val_other: restore model/losses\.py"),
+    ],
+)
+def test_a_model_that_was_changed_meanwhile_is_refused_before_anything_is_written(
+    part, made, line, stopped, monkeypatch
 ):
     config = NETWORKS[stopped.network]
-
-    class Renamed(config.loss_reduction_class):
-        names = (*config.loss_reduction_class.names, "other")
-
-    class Shrunk(config.stage_class):
-        def sharded_state_dict(self, *arguments, **named):
-            state = super().sharded_state_dict(*arguments, **named)
-            state.pop(next(name for name in state if name.endswith("bias")))
-            return state
-
     before = {path: path.read_bytes() for path in Path(stopped.run_dir).rglob("*") if path.is_file()}
-    for part, other, line in (
-        ("loss_reduction_class", Renamed, "val_other: restore model/losses.py"),
-        ("stage_class", Shrunk, r"step=7.*bias has no place in it\). The network was another when it"),
-    ):
-        with monkeypatch.context() as patch:
-            patch.setattr(config, part, other)
-            with pytest.raises(UserError, match=line):
-                training.train(stopped)
+    monkeypatch.setattr(config, part, made(getattr(config, part)))
+    with pytest.raises(UserError, match=line):
+        training.train(stopped)
     assert {path: path.read_bytes() for path in Path(stopped.run_dir).rglob("*") if path.is_file()} == before
 
 

@@ -107,11 +107,12 @@ def predict(settings: Settings) -> list[Path]:
     run = Path(settings.run_dir)
     with with_best_weights(settings) as (trainer, module, data):
         outputs = gather_outputs(trainer, module, data)
-        predicted = _ask(module, "predictions", outputs)
+        rows = {name: outputs[name] for name in (names.IDX, names.NAME) if name in outputs}
+        given = _ask(module, "predictions", outputs)
+        predicted = {name: found for name, found in given.items() if found is not rows.get(name)}  # they come anyway
         if not predicted:
             raise UserError(f"the network of {run}, {settings.network}, predicts nothing for an item: give another run")
         _check_predicted(predicted, len(data.test))
-        rows = {name: outputs[name] for name in (names.IDX, names.NAME) if name in outputs}
         columns, arrays = _sorted(predicted)
         table, others = (_named(run / file, settings) for file in (names.PREDICTIONS_FILE, names.PREDICTED_ARRAYS_FILE))
         if trainer.is_global_zero:

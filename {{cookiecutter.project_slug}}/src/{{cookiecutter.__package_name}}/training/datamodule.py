@@ -73,7 +73,7 @@ class DataModule(pl.LightningDataModule):
         found = getattr(self.config, method)(self.settings)
         datasets = found if isinstance(found, tuple) else (found,)
         where = f"model/config.py: {self.config.__name__}.{method}"
-        if len(datasets) != len(kinds) or not all(hasattr(dataset, "__getitem__") for dataset in datasets):
+        if len(datasets) != len(kinds) or not all(hasattr(dataset, "__len__") for dataset in datasets):
             given = ", ".join(type(dataset).__name__ for dataset in datasets)
             wanted = " and ".join(f"a {kind} set" for kind in kinds)
             raise DataError(f"{where} gives {given}: return {wanted}, datasets as model/item.py says")
