@@ -68,6 +68,8 @@ def test_the_tool_selects_what_its_text_says_and_makes_it_again_bit_for_bit(sdis
 
 
 def test_the_sample_is_the_one_that_the_project_expects():
-    expected = re.findall(r'^SHA256 = "(\w{64})"$', (STARTER / "locations.py").read_text(encoding="utf-8"), re.M)
+    expected = re.findall(
+        r'^SHA256 = "(\w{64})"$', (STARTER / "reading" / "locations.py").read_text(encoding="utf-8"), re.M
+    )
     content = lzma.decompress((STARTER / "sample" / "proteins.csv.xz").read_bytes())
     assert expected == [hashlib.sha256(content).hexdigest()]

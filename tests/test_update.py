@@ -19,6 +19,7 @@ from test_input import ACCEPTED
 pytestmark = pytest.mark.slow  # git, cruft and a dozen bakes
 
 PACKAGE_FOLDER = "src/{{cookiecutter.__package_name}}"
+MODEL_FOLDER = "starters/mnist/model"  # which becomes model/ in the package
 URL = "https://github.com/org/megatron-model-template"
 ADDED = "training/stopping.py"  # the package of the past has not
 REMOVED = "outdated.py"  # it has, and the present one has not
@@ -43,7 +44,7 @@ def make_past(template: Path) -> None:
     project = template / PROJECT_FOLDER
     version = json.loads((template / "cookiecutter.json").read_text(encoding="utf-8"))["__template_version"]
     change(template / "cookiecutter.json", f'"{version}"', '"0.0.1"')
-    change(project / PACKAGE_FOLDER / "model" / "network.py", "\n", "  # as it was\n")
+    change(project / MODEL_FOLDER / "network.py", "\n", "  # as it was\n")
     (project / PACKAGE_FOLDER / ADDED).unlink()
     (project / PACKAGE_FOLDER / REMOVED).write_text('"""No longer needed."""\n')
     change(project / "README.md", "## Start\n", "## How to begin\n")

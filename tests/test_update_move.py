@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import PROJECT_FOLDER, TEMPLATE, BakedProject, Baker, run
-from test_update import ANSWERS, NOW, OLD, PACKAGE_FOLDER, Desk, append, change, files_of, readme_command
+from test_update import ANSWERS, MODEL_FOLDER, NOW, OLD, PACKAGE_FOLDER, Desk, append, change, files_of, readme_command
 
 pytestmark = pytest.mark.slow  # git, cruft and bakes
 
@@ -39,7 +39,8 @@ MINE = '\n\ndef mine() -> None:\n    """Mine."""\n'
 
 def make_old_house(template: Path) -> None:
     """Moves back what can be recognised, takes away every other file of the new rooms, and writes those of before."""
-    package = template / PROJECT_FOLDER / PACKAGE_FOLDER
+    package, model = template / PROJECT_FOLDER / PACKAGE_FOLDER, template / PROJECT_FOLDER / MODEL_FOLDER
+    model.rename(package / "model")
     rooms = {name.split("/")[0] for name in MOVED.values()}
     (package / "data").mkdir()
     for old, new in MOVED.items():
