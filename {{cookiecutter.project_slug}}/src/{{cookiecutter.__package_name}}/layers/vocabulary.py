@@ -22,7 +22,15 @@ EMBEDDING = "embedding"
 def embedding(config: NetworkConfig, rows: int) -> VocabParallelEmbedding:
     """Build an embedding, int64 (B, S) to (B, S, H); tensor parallel ranks share its rows and must divide them."""
     with start_weights(config, EMBEDDING):
-        return VocabParallelEmbedding(rows, config.hidden_size, init_method=config.init_method, config=config)
+        layer = VocabParallelEmbedding(rows, config.hidden_size, init_method=config.init_method, config=config)
+    _mark(layer.weight, config)
+    return layer
+
+
+def _mark(weight: nn.Parameter, config: NetworkConfig) -> None:
+    """Let data parallel ranks share both ends alike: their gradients are added up after each rank has its share."""
+    if config.pipeline_model_parallel_size > 1:
+        weight.shared_embedding = True  # type: ignore[attr-defined]
 
 
 class TiedScores(MegatronModule):
@@ -53,6 +61,7 @@ class TiedScores(MegatronModule):
         self.is_copy = tied is None
         if self.is_copy:
             self.linear.weight.shared = True  # so that the norm of the gradients counts it once
+            _mark(self.linear.weight, config)
 
     def forward(self, hidden: Tensor, tied: Tensor | None) -> Tensor:
         """Map this rank's part of (S, B, H) to (S, B, rows) on every rank."""

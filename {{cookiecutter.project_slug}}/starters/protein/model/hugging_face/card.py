@@ -75,4 +75,5 @@ def _figures(evaluation: Path) -> str:
     if not evaluation.exists():
         return "The run was not evaluated when it was exported."
     figures = json.loads(evaluation.read_text(encoding="utf-8"))
-    return "\n".join(f"- {name}: {value:.4g}" for name, value in figures.items() if isinstance(value, int | float))
+    scores = {name: value for name, value in figures.items() if name.startswith("test_") or name == "num_items"}
+    return "\n".join(f"- {name}: {value:.4g}" for name, value in scores.items())
