@@ -19,7 +19,7 @@ def test_placeholder_says_what_is_missing_and_where_to_read() -> None:
     module = placeholders._Placeholder("nemo.collections.llm", {})
     with pytest.raises(AttributeError, match=r"nemo\.collections\.llm\.GPTModel is not available.*runtime/README\.md"):
         module.GPTModel  # noqa: B018
-    assert not hasattr(module, "__wrapped__")  # what inspect asks of every module must stay an AttributeError
+    assert not hasattr(module, "__wrapped__")  # what inspect and pickle ask of every module must be an AttributeError
 
 
 @pytest.mark.parametrize("has_modelopt", [False, True])
@@ -29,7 +29,8 @@ def test_placeholders_stand_in_only_for_what_is_absent(has_modelopt: bool, monke
         monkeypatch.delitem(sys.modules, name, raising=False)
     loaded_before = ModuleType("nemo.collections.llm")
     monkeypatch.setitem(sys.modules, "nemo.collections.llm", loaded_before)
-    monkeypatch.setattr(placeholders, "find_spec", lambda name: object() if has_modelopt else None)
+    found = {"modelopt": object()} if has_modelopt else {}
+    monkeypatch.setattr(placeholders, "find_spec", found.get)
     placeholders.install()
     placed = {name for name in names if isinstance(sys.modules.get(name), placeholders._Placeholder)}
     expected = set(placeholders._UNIFIED_MEMORY) | (set() if has_modelopt else set(placeholders._MODELOPT))

@@ -23,8 +23,7 @@ class _Placeholder(ModuleType):
         self.__dict__.update(members)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
+        # not ImportError: pickle asks every loaded module for a name, and takes no other error for a no
         raise AttributeError(
             f"{self.__name__}.{name} is not available: this project runs NeMo without its LLM collection. "
             "Install nvidia-modelopt and nemo_run to use the real one (runtime/README.md)."

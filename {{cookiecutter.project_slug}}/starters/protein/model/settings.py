@@ -214,6 +214,11 @@ class Settings(base.RunSettings):
                 f"--data.pack {pack} is for pretraining: {self.network} has a row for each protein, set it to 0",
             ),
             (
+                pack > 0 and self.model.attention_dropout > 0,
+                f"--model.attention_dropout {self.model.attention_dropout} is not for packed rows, whose attention "
+                "drops nothing on a GPU: set it to 0, or --data.pack to 0",
+            ),
+            (
                 bool(self.from_run and self.from_hf),
                 f"--from {self.from_run} and --from_hf {self.from_hf}: a run starts from one of them, leave out one",
             ),
