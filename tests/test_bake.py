@@ -66,6 +66,7 @@ src/<package>/contracts/loss.py
 src/<package>/contracts/names.py
 src/<package>/contracts/settings.py
 src/<package>/contracts/settings_check.py
+src/<package>/contracts/settings_rules.py
 src/<package>/contracts/stage.py
 src/<package>/contracts/start.py
 src/<package>/contracts/view.py

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
 from .errors import UserError
+from .settings_rules import batch_checks, layout_checks, number_checks
 
 
 @dataclass(frozen=True)
@@ -222,102 +223,8 @@ class RunSettings:
 
     def problems(self) -> list[str]:
         """Return everything that is wrong with these values, each with the value, the rule and the mend."""
-        wrong_numbers = [text for is_wrong, text in self._number_checks() if is_wrong]
+        wrong_numbers = [text for is_wrong, text in number_checks(self) if is_wrong]
         wrong_numbers += self.model.problems() + self.data.problems()
         if wrong_numbers:
             return wrong_numbers  # the other rules divide by these numbers
-        return [text for is_wrong, text in (*self._layout_checks(), *self._batch_checks()) if is_wrong]
-
-    def _layout_checks(self) -> list[tuple[bool, str]]:
-        layout, sizes = self.parallel, self.model
-        world, copies = self.world_size, layout.tensor * layout.pipeline
-        virtual = f" x --parallel.virtual_pipeline {layout.virtual_pipeline}" if layout.virtual_pipeline > 1 else ""
-        return [
-            (
-                world % copies != 0,
-                f"--parallel.tensor {layout.tensor} x --parallel.pipeline {layout.pipeline} needs a multiple of "
-                f"{copies} processes, but there are {world}: set --parallel.devices",
-            ),
-            *(
-                (
-                    size % layout.tensor != 0,
-                    f"--parallel.tensor {layout.tensor} does not divide --model.{name} {size}: change one of them, "
-                    "or name it in NOT_SPLIT of model/settings.py if ranks do not share it",
-                )
-                for name, size in sizes.counts().items()
-                if name not in sizes.NOT_SPLIT
-            ),
-            (
-                sizes.num_layers % (layout.pipeline * layout.virtual_pipeline) != 0,
-                f"--parallel.pipeline {layout.pipeline}{virtual} does not divide --model.num_layers "
-                f"{sizes.num_layers}: change one of them",
-            ),
-            (
-                layout.virtual_pipeline > 1 and layout.pipeline == 1,
-                "--parallel.virtual_pipeline cuts pipeline stages into parts: set --parallel.pipeline above 1",
-            ),
-            (
-                layout.sequence and layout.tensor == 1,
-                "--parallel.sequence splits what tensor parallel ranks share: set --parallel.tensor above 1",
-            ),
-            (
-                layout.sequence and self.sequence_length % layout.tensor != 0,
-                f"--parallel.sequence: --parallel.tensor {layout.tensor} does not divide the sequence length "
-                f"{self.sequence_length}: use a divisor",
-            ),
-        ]
-
-    def _batch_checks(self) -> list[tuple[bool, str]]:
-        training, layout, copies = self.training, self.parallel, max(self.data_parallel_size, 1)
-        share = copies * self.micro_batch_size
-        given = training.micro_batch_size
-        micro = f" x --training.micro_batch_size {given}" if given else ""
-        return [
-            (
-                layout.virtual_pipeline > 1 and (training.global_batch_size // share) % layout.pipeline != 0,
-                f"--parallel.virtual_pipeline needs a multiple of --parallel.pipeline {layout.pipeline} micro batches "
-                f"a step, and there are {training.global_batch_size // share}: change --training.micro_batch_size",
-            ),
-            (
-                training.global_batch_size % share != 0,
-                f"--training.global_batch_size {training.global_batch_size} is not a multiple of "
-                f"{share if given else copies} (data parallel size {copies}{micro}): change one of them",
-            ),
-        ]
-
-    def _number_checks(self) -> list[tuple[bool, str]]:
-        training = self.training
-        at_least_one = {
-            "--parallel.devices": self.parallel.devices,
-            "--parallel.num_nodes": self.parallel.num_nodes,
-            "--parallel.tensor": self.parallel.tensor,
-            "--parallel.pipeline": self.parallel.pipeline,
-            "--parallel.virtual_pipeline": self.parallel.virtual_pipeline,
-            "--training.max_steps": training.max_steps,
-            "--training.global_batch_size": training.global_batch_size,
-            "--training.micro_batch_size": self.micro_batch_size,
-            "--training.val_check_interval": training.val_check_interval,
-            "--training.log_every_n_steps": training.log_every_n_steps,
-            "--seed": self.seed,
-        }
-        return [
-            (not self.run_dir, "--run_dir is empty: name a folder"),
-            *((value < 1, f"{name} {value} must be at least 1") for name, value in at_least_one.items()),
-            (
-                not 0 <= training.min_lr <= training.lr or training.lr == 0,
-                f"--training.lr {training.lr} must be above 0 and not below --training.min_lr {training.min_lr}",
-            ),
-            (
-                not 0 <= training.warmup_steps < training.max_steps,
-                f"--training.warmup_steps {training.warmup_steps} must be below --training.max_steps "
-                f"{training.max_steps}: lower it",
-            ),
-            (not training.head_lr_factor > 0, f"--training.head_lr_factor {training.head_lr_factor} must be above 0"),
-            (
-                training.head_lr_factor != 1 and not (self.from_run and self.new_heads),
-                f"--training.head_lr_factor {training.head_lr_factor} is for the new heads of a finetuning, and there "
-                "are none: name them with --new_heads, or set it to 1",
-            ),
-            (not training.clip_grad >= 0, f"--training.clip_grad {training.clip_grad} must be at least 0"),
-            (not training.weight_decay >= 0, f"--training.weight_decay {training.weight_decay} must be at least 0"),
-        ]
+        return [text for is_wrong, text in (*layout_checks(self), *batch_checks(self)) if is_wrong]

@@ -1,0 +1,105 @@
+"""The rules that the values of a run's settings must keep (settings.py), whatever is modelled. No torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def layout_checks(settings: Any) -> list[tuple[bool, str]]:
+    """Return what is wrong with how processes share the work, each with whether it is."""
+    layout, sizes = settings.parallel, settings.model
+    world, copies = settings.world_size, layout.tensor * layout.pipeline
+    virtual = f" x --parallel.virtual_pipeline {layout.virtual_pipeline}" if layout.virtual_pipeline > 1 else ""
+    return [
+        (
+            world % copies != 0,
+            f"--parallel.tensor {layout.tensor} x --parallel.pipeline {layout.pipeline} needs a multiple of "
+            f"{copies} processes, but there are {world}: set --parallel.devices",
+        ),
+        *(
+            (
+                size % layout.tensor != 0,
+                f"--parallel.tensor {layout.tensor} does not divide --model.{name} {size}: change one of them, "
+                "or name it in NOT_SPLIT of model/settings.py if ranks do not share it",
+            )
+            for name, size in sizes.counts().items()
+            if name not in sizes.NOT_SPLIT
+        ),
+        (
+            sizes.num_layers % (layout.pipeline * layout.virtual_pipeline) != 0,
+            f"--parallel.pipeline {layout.pipeline}{virtual} does not divide --model.num_layers "
+            f"{sizes.num_layers}: change one of them",
+        ),
+        (
+            layout.virtual_pipeline > 1 and layout.pipeline == 1,
+            "--parallel.virtual_pipeline cuts pipeline stages into parts: set --parallel.pipeline above 1",
+        ),
+        (
+            layout.sequence and layout.tensor == 1,
+            "--parallel.sequence splits what tensor parallel ranks share: set --parallel.tensor above 1",
+        ),
+        (
+            layout.sequence and settings.sequence_length % layout.tensor != 0,
+            f"--parallel.sequence: --parallel.tensor {layout.tensor} does not divide the sequence length "
+            f"{settings.sequence_length}: use a divisor",
+        ),
+    ]
+
+
+def batch_checks(settings: Any) -> list[tuple[bool, str]]:
+    """Return the same of how batches are cut."""
+    training, layout, copies = settings.training, settings.parallel, max(settings.data_parallel_size, 1)
+    share = copies * settings.micro_batch_size
+    given = training.micro_batch_size
+    micro = f" x --training.micro_batch_size {given}" if given else ""
+    return [
+        (
+            layout.virtual_pipeline > 1 and (training.global_batch_size // share) % layout.pipeline != 0,
+            f"--parallel.virtual_pipeline needs a multiple of --parallel.pipeline {layout.pipeline} micro batches "
+            f"a step, and there are {training.global_batch_size // share}: change --training.micro_batch_size",
+        ),
+        (
+            training.global_batch_size % share != 0,
+            f"--training.global_batch_size {training.global_batch_size} is not a multiple of "
+            f"{share if given else copies} (data parallel size {copies}{micro}): change one of them",
+        ),
+    ]
+
+
+def number_checks(settings: Any) -> list[tuple[bool, str]]:
+    """Return the same of single values."""
+    training = settings.training
+    at_least_one = {
+        "--parallel.devices": settings.parallel.devices,
+        "--parallel.num_nodes": settings.parallel.num_nodes,
+        "--parallel.tensor": settings.parallel.tensor,
+        "--parallel.pipeline": settings.parallel.pipeline,
+        "--parallel.virtual_pipeline": settings.parallel.virtual_pipeline,
+        "--training.max_steps": training.max_steps,
+        "--training.global_batch_size": training.global_batch_size,
+        "--training.micro_batch_size": settings.micro_batch_size,
+        "--training.val_check_interval": training.val_check_interval,
+        "--training.log_every_n_steps": training.log_every_n_steps,
+        "--seed": settings.seed,
+    }
+    return [
+        (not settings.run_dir, "--run_dir is empty: name a folder"),
+        *((value < 1, f"{name} {value} must be at least 1") for name, value in at_least_one.items()),
+        (
+            not 0 <= training.min_lr <= training.lr or training.lr == 0,
+            f"--training.lr {training.lr} must be above 0 and not below --training.min_lr {training.min_lr}",
+        ),
+        (
+            not 0 <= training.warmup_steps < training.max_steps,
+            f"--training.warmup_steps {training.warmup_steps} must be below --training.max_steps "
+            f"{training.max_steps}: lower it",
+        ),
+        (not training.head_lr_factor > 0, f"--training.head_lr_factor {training.head_lr_factor} must be above 0"),
+        (
+            training.head_lr_factor != 1 and not (settings.from_run and settings.new_heads),
+            f"--training.head_lr_factor {training.head_lr_factor} is for the new heads of a finetuning, and there "
+            "are none: name them with --new_heads, or set it to 1",
+        ),
+        (not training.clip_grad >= 0, f"--training.clip_grad {training.clip_grad} must be at least 0"),
+        (not training.weight_decay >= 0, f"--training.weight_decay {training.weight_decay} must be at least 0"),
+    ]
