@@ -112,6 +112,7 @@ src/<package>/runtime/seal.py
 src/<package>/runtime/strategy.py
 src/<package>/runtime/weak_hooks.py
 src/<package>/runtime/writer.py
+src/<package>/saying.py
 src/<package>/training/__init__.py
 src/<package>/training/datamodule.py
 src/<package>/training/logs.py

@@ -9,6 +9,7 @@ import sys
 
 from .contracts.errors import UserError, imports_of_model, need_files
 from .contracts.settings_check import check_settings
+from .saying import complain
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
             from .model import settings
         check_settings(settings)
     except UserError as error:
-        print(f"{(__package__ or '').replace('_', '-')}: error: {error}", file=sys.stderr)
+        complain(str(error))
         return 2
     from .cli import main as run
 

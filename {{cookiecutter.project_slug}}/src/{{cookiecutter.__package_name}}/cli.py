@@ -22,9 +22,8 @@ from .model import settings as model
 from .model.settings import Settings
 from .parsing import did_you_mean, parse, rename
 from .runtime import launch, noise
+from .saying import PROG, complain, is_first_rank, say
 from .training.run_settings import check_same_sizes, holds_run, load_settings
-
-PROG = (__package__ or "").replace("_", "-")
 
 STOPPED = 75
 """Exit code of a training that a signal ended early and that can be resumed: EX_TEMPFAIL of sysexits.h, try again."""
@@ -49,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         return COMMANDS[command](arguments)
     except UserError as error:
         if not isinstance(error, ToldError):
-            _complain(str(error))
+            complain(str(error))
         return 2
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -72,7 +71,7 @@ def _split(argv: list[str]) -> tuple[str, list[str]]:
         parser.print_help()
         sys.exit(0 if argv else 2)
     guess = did_you_mean(argv[0], list(COMMANDS))
-    _complain(f"there is no command {argv[0]}{guess}; the commands are: {', '.join(COMMANDS)}")
+    complain(f"there is no command {argv[0]}{guess}; the commands are: {', '.join(COMMANDS)}")
     sys.exit(2)
 
 
@@ -98,20 +97,20 @@ def evaluate(argv: list[str]) -> int:
     """Score a run on the whole test set: --from RUN."""
     settings = _settings_of_run("evaluate", argv)
     result = _import("results.evaluate", settings).evaluate(settings)
-    _say("  ".join(f"{name} {value:.4f}" for name, value in result.items() if isinstance(value, float)))
+    say("  ".join(f"{name} {value:.4f}" for name, value in result.items() if isinstance(value, float)))
     for name, figures in result[REFERENCES].items():
-        _say(f"{name}: {'  '.join(f'{figure} {value:.4f}' for figure, value in figures.items())}")
+        say(f"{name}: {'  '.join(f'{figure} {value:.4f}' for figure, value in figures.items())}")
     counted = "" if result[COUNTED] == "items" else f" with {result[COUNTS][f'test_{LOSS}']:,} {result[COUNTED]}"
-    _say(f"over {result[NUM_ITEMS]:,} test items{counted}; written to {settings.run_dir}")
+    say(f"over {result[NUM_ITEMS]:,} test items{counted}; written to {settings.run_dir}")
     if Path(settings.run_dir, SETTINGS_FILE).exists():  # else there is no run to report on
-        _say(f"Next: {PROG} report --from {settings.run_dir}")
+        say(f"Next: {PROG} report --from {settings.run_dir}")
     return 0
 
 
 def predict(argv: list[str]) -> int:
     """Predict the whole test set into predictions.csv: --from RUN."""
     settings = _settings_of_run("predict", argv)
-    _say(f"wrote {' and '.join(map(str, _import('results.evaluate', settings).predict(settings)))}")
+    say(f"wrote {' and '.join(map(str, _import('results.evaluate', settings).predict(settings)))}")
     return 0
 
 
@@ -123,7 +122,7 @@ def report(argv: list[str]) -> int:
         raise UserError("report needs --from RUN, the folder of a trained run")
     with _explained():
         from .results.report import make_report
-    _say(f"wrote {make_report(run)}")
+    say(f"wrote {make_report(run)}")
     return 0
 
 
@@ -142,7 +141,7 @@ def export(argv: list[str]) -> int:
     _quiet_unless(settings.verbose)
     with _explained():
         from .results.export import export_run
-    _say(f"wrote {export_run(settings, given.output)}")
+    say(f"wrote {export_run(settings, given.output)}")
     return 0
 
 
@@ -164,11 +163,11 @@ def layouts(argv: list[str]) -> int:
     result = prove(settings)
     largest = {name: result[f"max_{name}_diff"] for name in ("loss", "grad_norm", "weight")}
     figures = ", ".join(f"{name} {'unknown' if value is None else f'{value:.1e}'}" for name, value in largest.items())
-    _say(f"\n{len(result['layouts'])} layouts; largest differences: {figures}; wrote {LAYOUTS_FILE}")
+    say(f"\n{len(result['layouts'])} layouts; largest differences: {figures}; wrote {LAYOUTS_FILE}")
     if not_tried := result["not_tried"]:
-        _say(f"NOT tried, and so not proved: {', '.join(not_tried)} parallel; what was left out above says why")
+        say(f"NOT tried, and so not proved: {', '.join(not_tried)} parallel; what was left out above says why")
     if not result["holds"]:
-        _complain("layouts differ by more than the bounds above, which were measured with this command's own settings")
+        complain("layouts differ by more than the bounds above, which were measured with this command's own settings")
     return 0 if result["holds"] else 1
 
 
@@ -209,11 +208,11 @@ def _train(command: str, argv: list[str], defaults: Settings) -> int:
     result = _import("training.train", settings).train(settings)
     if result.has_stopped:
         resume = f"{PROG} {command} --run_dir {result.run_dir} --resume true"
-        _say(f"stopped after step {result.steps} of {settings.training.max_steps}; go on with {resume}")
-        return STOPPED if _is_first_rank() else 0  # another code would be a failure to who started this rank
-    _say(f"trained to step {result.steps} in {result.seconds:.0f} s; the run is in {result.run_dir}")
+        say(f"stopped after step {result.steps} of {settings.training.max_steps}; go on with {resume}")
+        return STOPPED if is_first_rank() else 0  # another code would be a failure to who started this rank
+    say(f"trained to step {result.steps} in {result.seconds:.0f} s; the run is in {result.run_dir}")
     or_finetune = f", or {PROG} finetune --from {result.run_dir}" if command == "pretrain" else ""
-    _say(f"Next: {PROG} evaluate --from {result.run_dir}{or_finetune}")
+    say(f"Next: {PROG} evaluate --from {result.run_dir}{or_finetune}")
     return 0
 
 
@@ -243,7 +242,7 @@ def _explained() -> Iterator[None]:
         from .doctor import misfits
 
         for misfit in (problems := misfits()):
-            _complain(misfit)
+            complain(misfit)
         if not problems:
             raise
         raise UserError(f"that may be why an import failed: {error}") from error
@@ -260,8 +259,8 @@ def _parse(command: str, argv: list[str], defaults: Settings) -> Settings:
 
 def _settings_of_run(command: str, argv: list[str]) -> Settings:
     """Return the settings of the run that --from names, with this command line's changes, in a layout of its own."""
-    argv, nowhere = rename(argv, "--from", "--run_dir"), replace(Settings(), run_dir="")
-    given = _parse(command, argv, nowhere)
+    argv = rename(argv, "--from", "--run_dir")
+    given = _parse(command, argv, replace(Settings(), run_dir=""))
     if given.foreign_start:
         return _settings_of_foreign(command, argv, given)
     if not given.run_dir:
@@ -269,8 +268,7 @@ def _settings_of_run(command: str, argv: list[str]) -> Settings:
     saved = load_settings(Path(given.run_dir))
     training = replace(saved.training, micro_batch_size=None)
     own = replace(saved, run_dir=given.run_dir, parallel=ParallelSettings(), training=training)
-    settings = _parse(command, argv, own)
-    check_same_sizes(settings, saved)
+    check_same_sizes(settings := _parse(command, argv, own), saved)
     return _checked(settings)
 
 
@@ -288,7 +286,7 @@ def _settings_of_foreign(command: str, argv: list[str], given: Settings) -> Sett
 def _checked(settings: Settings) -> Settings:
     if problems := settings.problems():
         for problem in problems[:-1]:
-            _complain(problem)
+            complain(problem)
         raise UserError(problems[-1])
     return settings
 
@@ -300,17 +298,3 @@ def _quiet_unless(verbose: bool) -> None:
 
 def _first_line(function: Callable[..., object]) -> str:
     return (function.__doc__ or "").splitlines()[0]
-
-
-def _is_first_rank() -> bool:
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
-
-
-def _say(line: str) -> None:
-    if _is_first_rank():
-        print(line)
-
-
-def _complain(line: str) -> None:
-    if _is_first_rank():
-        print(f"{PROG}: error: {line}", file=sys.stderr)

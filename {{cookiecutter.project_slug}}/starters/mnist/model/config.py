@@ -34,12 +34,9 @@ class MnistConfig(NetworkConfig):
         """Return those of an image: two for each weight and row that it sees, forward, and twice that backward."""
         size, inner, latent = self.hidden_size, self.ffn_hidden_size, self.latent_size
         ends, spread = IMAGE_SIDE * IMAGE_SIDE * inner, IMAGE_SIDE * size * latent
-        products = ends + IMAGE_SIDE * size * inner * (1 + 2 * self.num_layers) + spread
-        if self.decoder:
-            products += spread + IMAGE_SIDE * size * inner + ends
-        if self.classifier:
-            products += latent * NUM_CLASSES
-        return 6.0 * products
+        trunk = ends + IMAGE_SIDE * size * inner * (1 + 2 * self.num_layers) + spread
+        heads = self.decoder * (spread + IMAGE_SIDE * size * inner + ends) + self.classifier * latent * NUM_CLASSES
+        return 6.0 * (trunk + heads)
 
 
 @dataclass

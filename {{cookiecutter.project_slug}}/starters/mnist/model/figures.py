@@ -28,15 +28,12 @@ def pictures(outputs: dict[str, Array], settings: dict[str, Any]) -> Iterator[Dr
         caption = "Two test digits of each class, and below each its mean squared error, of pixels clipped to 0 and 1 "
         caption += "(the loss is of unclipped ones, and a little larger). The mean over all "
         caption += f"{len(image):,} test digits is {item_errors(image, after).mean():.4f}."
-        yield Drawing(
-            "reconstructions", caption, partial(reconstructions, image=image, reconstruction=after, label=label)
-        )
+        draw = partial(reconstructions, image=image, reconstruction=after, label=label)
+        yield Drawing("reconstructions", caption, draw)
     if np.isfinite(latent).all():
         caption = "What the encoder makes of the test digits, seen along the two directions of largest variance (PCA). "
-        caption += (
-            f"{min(len(latent), MOST_POINTS):,} of {len(latent):,} are drawn. A badge stands at the median of its "
-        )
-        caption += "class."
+        caption += f"{min(len(latent), MOST_POINTS):,} of {len(latent):,} are drawn. "
+        caption += "A badge stands at the median of its class."
         yield Drawing("latent", caption, partial(latent_space, latent=latent, label=label))
     if (probability := outputs.get("probability")) is not None:
         yield from _answers(label, probability, image)
@@ -48,10 +45,8 @@ def _answers(label: Array, probability: Array, image: Array) -> Iterator[Drawing
     counts = np.zeros((probability.shape[1],) * 2, dtype=np.int64)
     np.add.at(counts, (label, answer), 1)
     wrong = np.flatnonzero(answer != label)
-    caption = (
-        f"{len(wrong):,} of {len(label):,} test digits are classified wrong. The colour is the square root of the "
-    )
-    caption += "share of the row, so that rare mistakes show; recall is the share of a class that was found."
+    caption = f"{len(wrong):,} of {len(label):,} test digits are classified wrong. "
+    caption += "The colour is the square root of the share of the row; recall is the share of a class that was found."
     yield Drawing("confusion", caption, partial(confusion, counts=counts))
     if len(wrong):
         worst = wrong[np.argsort(-sureness[wrong], kind="stable")][: math.prod(MISTAKE_GRID)]

@@ -29,5 +29,5 @@ def predictions(kept: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     if "probability" not in kept:
         return {}
     probability = kept["probability"]
-    columns = {"label": kept["label"], "prediction": probability.argmax(axis=1)}
-    return {**columns, "probability": probability.max(axis=1)}
+    answer, sureness = probability.argmax(axis=1), probability.max(axis=1)
+    return {"label": kept["label"], "prediction": answer, "probability": sureness}

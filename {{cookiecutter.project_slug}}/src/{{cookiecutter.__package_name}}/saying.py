@@ -1,0 +1,25 @@
+"""What the command line says, once for all ranks."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+PROG = (__package__ or "").replace("_", "-")
+
+
+def is_first_rank() -> bool:
+    """Tell whether no other process of the run speaks for this one."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
+
+
+def say(line: str) -> None:
+    """Print a line of an answer."""
+    if is_first_rank():
+        print(line)
+
+
+def complain(line: str) -> None:
+    """Print an error in one line."""
+    if is_first_rank():
+        print(f"{PROG}: error: {line}", file=sys.stderr)
