@@ -89,7 +89,7 @@ def test_what_the_house_or_a_user_error_says_is_left_as_it_is():
 
 
 def test_a_mistake_in_the_model_is_told_before_versions_are_blamed(monkeypatch):
-    monkeypatch.setattr(cli, "_complain", lambda line: pytest.fail(line))
+    monkeypatch.setattr(cli, "complain", lambda line: pytest.fail(line))
     with pytest.raises(UserError, match=r"^model/network\.py, line 1, cannot be imported: ImportError: "), _explained():
         raised_by("model/network.py", "from math import nothing_of_this_name")
 
