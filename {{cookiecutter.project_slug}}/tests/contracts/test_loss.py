@@ -270,6 +270,8 @@ def test_a_loss_that_would_teach_nothing_is_told_in_training_only():
 
     with torch.no_grad():
         Detached().forward(*make_batch(4))
+    batch, output = make_batch(4)
+    Detached().forward(batch, {name: value.detach() for name, value in output.items()})  # as a test of a loss may
     with pytest.raises(UserError, match=r"^model/losses\.py: Detached gives a loss that is detached from the network"):
         Detached().forward(*make_batch(4))
 

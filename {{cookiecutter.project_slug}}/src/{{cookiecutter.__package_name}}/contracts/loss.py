@@ -74,7 +74,8 @@ class LossReduction(MegatronLossReduction):
             there = f"the network gives {', '.join(forward_out)}, and an item has {', '.join(batch)}"
             raise UserError(f"model/losses.py: {type(self).__name__} wants {error}; {there}") from error
         self._check(given, len(batch["idx"]))
-        if torch.is_grad_enabled() and not given[0].values.requires_grad:
+        learns = torch.is_grad_enabled() and any(value.requires_grad for value in forward_out.values())
+        if learns and not given[0].values.requires_grad:
             raise UserError(
                 f"model/losses.py: {type(self).__name__} gives a {LOSS} that is detached from the network, which would "
                 "learn nothing: compute it from the outputs by functions that have gradients"
