@@ -39,7 +39,12 @@ OFTEN = change(
 )
 SPLITS = [
     split
-    for split in ({"devices": 1}, {"devices": 2}, {"devices": 2, "tensor": 2, "sequence": True})
+    for split in (
+        {"devices": 1},
+        {"devices": 2},
+        {"devices": 2, "tensor": 2, "sequence": True},
+        {"devices": 2, "pipeline": 2},
+    )
     if not change(OFTEN, parallel=split).problems()
 ]
 

@@ -114,7 +114,7 @@ def test_even_counts_are_another_training(whole, tmp_path):
 def test_a_test_set_scores_the_same_in_any_split_and_batch(whole):
     settings = change(SETTINGS, run_dir=str(whole))
     expected = in_layout(evaluate_unevenly, settings)
-    exact = [expected.pop(key) for key in (names.COUNTS, names.COUNTED)]
+    exact = [expected.pop(key) for key in (names.COUNTS, names.COUNTED, names.REFERENCES)]
     assert exact[0]["test_loss"] > expected[names.NUM_ITEMS]
     for changes in (
         {"training": {"global_batch_size": 48, "micro_batch_size": 16}},
@@ -122,5 +122,5 @@ def test_a_test_set_scores_the_same_in_any_split_and_batch(whole):
         {"parallel": {"devices": 2, "pipeline": 2}, "training": {"micro_batch_size": 8}},
     ):
         found = in_layout(evaluate_unevenly, change(settings, **changes))
-        assert [found.pop(key) for key in (names.COUNTS, names.COUNTED)] == exact
+        assert [found.pop(key) for key in (names.COUNTS, names.COUNTED, names.REFERENCES)] == exact
         assert found == pytest.approx(expected, rel=1e-5)

@@ -270,7 +270,8 @@ def test_a_run_that_ends_otherwise_would_be_noticed(whole, tmp_path):
     shutil.copytree(whole("one process"), tmp_path / "run")
     assert kills.equal(tmp_path / "run", whole("one process"))
     rows = (tmp_path / "run" / names.METRICS_FILE).read_text()
-    (tmp_path / "run" / names.METRICS_FILE).write_text(rows[:-3] + "1\r\n")
+    loss = read_rows(tmp_path / "run")[-2][names.TRAIN_LOSS]
+    (tmp_path / "run" / names.METRICS_FILE).write_text(rows.replace(loss, f"{loss}1"))
     assert not kills.equal(tmp_path / "run", whole("one process"))
     (tmp_path / "run" / names.METRICS_FILE).write_text(rows)
     in_layout(in_ranks.train, change(settings_of("one process", tmp_path / "other"), seed=2))

@@ -14,7 +14,7 @@ from nemo.lightning.callback_group import CallbackGroup
 from torch.distributed import distributed_c10d
 
 from ..contracts.errors import UserError
-from . import clipping, cpu, cuda_graph, failures, fused_adam, lone_rank, orphans, weak_hooks, writer
+from . import buckets, clipping, cpu, cuda_graph, failures, fused_adam, lone_rank, orphans, weak_hooks, writer
 
 
 @contextmanager
@@ -47,6 +47,7 @@ def prepared(
         cpu.use_cpu()
     CallbackGroup.get_instance().callbacks.clear()  # NeMo's telemetry, which fails under torchrun and Slurm
     fused_adam.use_fused_adam()
+    buckets.use_places_without_padding()
     clipping.use_few_kernels()
     lone_rank.skip_collectives_with_oneself()
     writer.write_in_this_process()

@@ -22,10 +22,10 @@ def check_figures(table: Path, figures: tuple[str, ...]) -> None:
         UserError: the loss has got other names meanwhile.
     """
     header = table.read_text(encoding="utf-8").partition("\n")[0] if table.exists() else ""
-    logged = [name for name in header.split(",") if name not in ("", STEP) and not is_measured(name)]
-    if logged and set(logged) != set(figures):
+    logged = {name for name in header.split(",") if name not in ("", STEP) and not is_measured(name)}
+    if logged and logged != set(figures):
         raise UserError(
-            f"{table} has the figures {', '.join(logged)}, and with the loss of now they are {', '.join(figures)}: "
+            f"{table} and the loss of now differ in {', '.join(sorted(logged ^ set(figures)))}: "
             "restore model/losses.py, or begin a new run in another --run_dir"
         )
 
