@@ -96,6 +96,7 @@ src/<package>/runtime/README.md
 src/<package>/runtime/__init__.py
 src/<package>/runtime/backend.py
 src/<package>/runtime/checkpoint.py
+src/<package>/runtime/buckets.py
 src/<package>/runtime/clipping.py
 src/<package>/runtime/cpu.py
 src/<package>/runtime/cuda_graph.py
@@ -163,6 +164,7 @@ tests/runtime/test_backend.py
 tests/runtime/test_cellar.py
 tests/runtime/test_checkpoint.py
 tests/runtime/test_checkpoint_canaries.py
+tests/runtime/test_buckets.py
 tests/runtime/test_clipping.py
 tests/runtime/test_cpu.py
 tests/runtime/test_cpu_canaries.py

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import TEMPLATE, BakedProject, run_ok
+from conftest import TEMPLATE, BakedProject, Baker, run_ok
 
 CONTESTANTS = {"torch_torchvision", "torch_memory", "lightning_torchvision", "lightning_memory", "project"}
 
@@ -34,6 +34,45 @@ def test_the_benchmark_writes_what_it_measured(default_project: BakedProject, tm
     assert {"torch", "all others"} <= {row["import"] for row in found["imports"]}
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
     assert all(name in printed for name in CONTESTANTS)
+
+
+@pytest.fixture(scope="module")
+def protein_project(baker: Baker, tmp_path_factory) -> BakedProject:
+    return baker.bake(tmp_path_factory.mktemp("protein"), starter="protein")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_protein_race_writes_what_it_measured(protein_project: BakedProject, tmp_path: Path):
+    sizes = tmp_path / "sizes.yaml"
+    sizes.write_text("model: {num_layers: 1, hidden_size: 16, num_attention_heads: 2, ffn_hidden_size: 32}\n")
+    race = (TEMPLATE / "benchmarks" / "proteins.py", protein_project.path, "--config", sizes, "--output", tmp_path)
+    few = ("--rounds", "1", "--steps", "10", "--tokens", "512", "--row", "256", "--length", "128")
+    run_ok(sys.executable, *race, *few, cwd=tmp_path, timeout=800)
+    found = json.loads((tmp_path / "proteins.json").read_text(encoding="utf-8"))
+    assert [row["name"] for row in found["rows"]] == ["packed", "padded", "hugging_face"]
+    packed, padded, theirs = found["rows"]
+    assert packed["useful"] < packed["tokens"]
+    assert found["ratios"]["useful_vs_padded"] == pytest.approx(packed["useful"] / padded["useful"], rel=0.01)
+    assert found["ratios"]["tokens_vs_hugging_face"] == pytest.approx(packed["tokens"] / theirs["tokens"], rel=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_seed_learns_the_locations_in_both_ways(protein_project: BakedProject, tmp_path: Path):
+    steps = "--training.max_steps 2 --training.val_check_interval 2 --training.warmup_steps 1"
+    sizes = "--model.hidden_size 16 --model.ffn_hidden_size 32"
+    few = ("--seeds", "1", "--pretraining", f"{steps} {sizes}", "--settings", steps)
+    learn = (TEMPLATE / "benchmarks" / "locations.py", protein_project.path, "--output", tmp_path, *few)
+    run_ok(sys.executable, *learn, cwd=tmp_path, timeout=800)
+    written = (tmp_path / "locations.json").read_text(encoding="utf-8")
+    found = json.loads(written)
+    assert [row["way"] for row in found["rows"]] == ["own pretraining", "random weights"]
+    assert found["summary"][0]["test_auroc"] == found["rows"][0]["test_auroc"]
+    baseline = found["summary"][-1]
+    assert (baseline["test_accuracy"], baseline["test_auroc"]) == pytest.approx((0.61, 0.875), abs=0.01)
+    run_ok(sys.executable, *learn, cwd=tmp_path, timeout=100)  # nothing is trained again
+    assert (tmp_path / "locations.json").read_text(encoding="utf-8") == written
 
 
 @pytest.mark.parametrize(
