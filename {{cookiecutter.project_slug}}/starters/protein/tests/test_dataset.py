@@ -225,7 +225,7 @@ def test_items_do_not_share_memory_with_the_file(table, network):
 
 def test_a_process_that_is_sent_a_dataset_reads_the_same(table):
     dataset, _ = read_training(settings_for(table, pack=96))
-    with multiprocessing.get_context("forkserver").Pool(1) as pool:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert_same(pool.apply(dataset.__getitem__, (Index(2, 1, 3),)), dataset[Index(2, 1, 3)])
 
 
