@@ -53,6 +53,7 @@ def scores(options: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
     pretrained, finetuned, alone = folder / "pretrain", folder / "finetune", folder / "without-pretraining"
     locations = ("--config", options.project / "configs" / "locations.yaml", "--seed", str(seed), *options.settings)
     train(pretrained, "pretrain", "--seed", str(seed), *options.pretraining)
+    figures_of(pretrained)
     train(finetuned, "finetune", "--from", pretrained, *locations)
     train(alone, "pretrain", "--network", "sequence_classifier", *sizes_of(pretrained), *locations)
     return [

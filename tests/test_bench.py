@@ -47,7 +47,7 @@ def test_the_protein_race_writes_what_it_measured(protein_project: BakedProject,
     sizes = tmp_path / "sizes.yaml"
     sizes.write_text("model: {num_layers: 1, hidden_size: 16, num_attention_heads: 2, ffn_hidden_size: 32}\n")
     race = (TEMPLATE / "benchmarks" / "proteins.py", protein_project.path, "--config", sizes, "--output", tmp_path)
-    few = ("--rounds", "1", "--steps", "10", "--tokens", "512", "--row", "256", "--length", "128")
+    few = ("--rounds", "1", "--steps", "10", "--tokens", "640", "--row", "320", "--length", "128")
     run_ok(sys.executable, *race, *few, cwd=tmp_path, timeout=800)
     found = json.loads((tmp_path / "proteins.json").read_text(encoding="utf-8"))
     assert [row["name"] for row in found["rows"]] == ["packed", "padded", "hugging_face"]
