@@ -21,6 +21,7 @@ from transformers import EsmConfig, EsmForMaskedLM
 
 TOKENS, PAD, MASK, RESIDUES = 33, 1, 32, (4, 24)
 FIXED = {"vocab_size": TOKENS, "pad_token_id": PAD, "mask_token_id": MASK, "position_embedding_type": "rotary"}
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}  # as configs/esm2-*.yaml have it
 MASKED = 0.15
 FIRST = 3
 """Steps that compile and warm up."""
@@ -37,7 +38,7 @@ def batch(rows: int, length: int, device: str) -> tuple[Tensor, Tensor]:
 def seconds_of_steps(sizes: dict[str, Any], rows: int, micro: int, length: int, steps: int, device: str) -> list[float]:
     """Train; return the seconds of each step."""
     torch.backends.cuda.matmul.allow_tf32 = True
-    config = EsmConfig(**FIXED, **sizes, token_dropout=True, emb_layer_norm_before=False, max_position_embeddings=1026)
+    config = EsmConfig(**FIXED, **NO_DROPOUT, **sizes, token_dropout=True, emb_layer_norm_before=False)
     network = EsmForMaskedLM(config).to(device).train()
     compiled = torch.compile(network)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
