@@ -2,8 +2,8 @@
 
     python benchmarks/locations.py PROJECT --output build/locations
 
-Each seed pretrains on the sample, finetunes that with `configs/locations.yaml`, and trains the same network from random
-weights with the same settings. All runs stay in the output folder, and one that has ended is not made again. Prints the
+Each seed pretrains with `configs/sample.yaml`, finetunes that with `configs/locations.yaml`, and trains the same network
+from random weights with the same settings. All runs stay in the output folder, and one that has ended is not made again. Prints the
 figures of the official test split beside the baseline's; writes locations.json.
 """
 
@@ -51,8 +51,11 @@ def scores(options: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
     """Train three runs with a seed; return a row for each way to the six locations."""
     folder = options.output / f"seed-{seed}"
     pretrained, finetuned, alone = folder / "pretrain", folder / "finetune", folder / "without-pretraining"
-    locations = ("--config", options.project / "configs" / "locations.yaml", "--seed", str(seed), *options.settings)
-    train(pretrained, "pretrain", "--seed", str(seed), *options.pretraining)
+    sample, locations = (
+        ("--config", options.project / "configs" / f"{name}.yaml", "--seed", str(seed), *more)
+        for name, more in (("sample", options.pretraining), ("locations", options.settings))
+    )
+    train(pretrained, "pretrain", *sample)
     figures_of(pretrained)
     train(finetuned, "finetune", "--from", pretrained, *locations)
     train(alone, "pretrain", "--network", "sequence_classifier", *sizes_of(pretrained), *locations)
