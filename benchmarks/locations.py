@@ -2,9 +2,9 @@
 
     python benchmarks/locations.py PROJECT --output build/locations
 
-Each seed pretrains with `configs/sample.yaml`, finetunes that with `configs/locations.yaml`, and trains the same network
-from random weights with the same settings. All runs stay in the output folder, and one that has ended is not made again. Prints the
-figures of the official test split beside the baseline's; writes locations.json.
+Each seed pretrains with `configs/sample.yaml`, finetunes that with `configs/locations.yaml`, and trains the same
+network from random weights with the same settings. All runs stay in the output folder, and one that has ended is not
+made again. Prints the figures of the official test split beside the baseline's; writes locations.json.
 """
 
 from __future__ import annotations

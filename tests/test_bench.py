@@ -61,8 +61,8 @@ def test_the_protein_race_writes_what_it_measured(protein_project: BakedProject,
 @pytest.mark.timeout(900)
 def test_a_seed_learns_the_locations_in_both_ways(protein_project: BakedProject, tmp_path: Path):
     steps = "--training.max_steps 2 --training.val_check_interval 2 --training.warmup_steps 1"
-    sizes = "--model.num_layers 1 --model.hidden_size 16 --model.ffn_hidden_size 32 --model.max_length 66 --data.pack 80"
-    few = ("--seeds", "1", "--pretraining", f"{steps} {sizes}", "--settings", steps)
+    sizes = "--model.num_layers 1 --model.hidden_size 16 --model.ffn_hidden_size 32 --model.max_length 66"
+    few = ("--seeds", "1", "--pretraining", f"{steps} {sizes} --data.pack 80", "--settings", steps)
     learn = (TEMPLATE / "benchmarks" / "locations.py", protein_project.path, "--output", tmp_path, *few)
     run_ok(sys.executable, *learn, cwd=tmp_path, timeout=800)
     written = (tmp_path / "locations.json").read_text(encoding="utf-8")
