@@ -200,6 +200,15 @@ tests/training/test_run_settings.py
 tests/training/test_speed.py
 tests/training/test_stopping.py
 tests/training/test_training.py
+src/<package>/runtime/cluster.py
+src/<package>/runtime/loader.py
+src/<package>/runtime/signals.py
+src/<package>/training/disk.py
+src/<package>/training/lock.py
+tests/runtime/test_cluster.py
+tests/runtime/test_signals.py
+tests/training/test_disk.py
+tests/training/test_lock.py
 """
 PLACES = {"model": "src/<package>/model", "tests": "tests/model", "configs": "configs", "docs": "docs"}
 

@@ -21,9 +21,9 @@ from .contracts.settings import ParallelSettings
 from .model import settings as model
 from .model.settings import Settings
 from .parsing import did_you_mean, parse, rename
-from .runtime import launch, noise
-from .saying import PROG, complain, is_first_rank, say
-from .training.run_settings import check_same_sizes, holds_run, load_settings
+from .runtime import launch, noise, signals
+from .saying import PROG, complain, say
+from .training.run_settings import check_same_sizes, check_writable, holds_run, load_settings
 
 STOPPED = 75
 """Exit code of a training that a signal ended early and that can be resumed: EX_TEMPFAIL of sysexits.h, try again."""
@@ -120,6 +120,7 @@ def report(argv: list[str]) -> int:
     parser.add_argument("--from", dest="run", type=Path, metavar="RUN", help="folder of the run")
     if (run := parser.parse_args(argv).run) is None:
         raise UserError("report needs --from RUN, the folder of a trained run")
+    check_writable(run)
     with _explained():
         from .results.report import make_report
     say(f"wrote {make_report(run)}")
@@ -198,6 +199,11 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 
 
 def _train(command: str, argv: list[str], defaults: Settings) -> int:
+    with signals.kept():  # while everything is imported, too
+        return _trained(command, argv, defaults)
+
+
+def _trained(command: str, argv: list[str], defaults: Settings) -> int:
     settings = _parse(command, argv, defaults)
     if _is_resumed(settings):  # and keeps what it is not told to change
         settings = _parse(command, argv, load_settings(Path(settings.run_dir)))
@@ -209,7 +215,7 @@ def _train(command: str, argv: list[str], defaults: Settings) -> int:
     if result.has_stopped:
         resume = f"{PROG} {command} --run_dir {result.run_dir} --resume true"
         say(f"stopped after step {result.steps} of {settings.training.max_steps}; go on with {resume}")
-        return STOPPED if is_first_rank() else 0  # another code would be a failure to who started this rank
+        return STOPPED if launch.is_first_rank() else 0  # another code would be a failure to who started this rank
     say(f"trained to step {result.steps} in {result.seconds:.0f} s; the run is in {result.run_dir}")
     or_finetune = f", or {PROG} finetune --from {result.run_dir}" if command == "pretrain" else ""
     say(f"Next: {PROG} evaluate --from {result.run_dir}{or_finetune}")
@@ -223,6 +229,7 @@ def _is_resumed(settings: Settings) -> bool:
 def _import(room: str, settings: Settings) -> ModuleType:
     """Import what trains or evaluates, in all ranks at once."""
     _quiet_unless(settings.verbose)
+    launch.check(settings.parallel.devices, settings.parallel.num_nodes)
     launch.start_ranks(settings.parallel.devices)
     with _explained():
         return import_module(f".{room}", __package__)
@@ -266,6 +273,8 @@ def _settings_of_run(command: str, argv: list[str]) -> Settings:
     if not given.run_dir:
         raise UserError(f"{command} needs --from RUN, the folder of a trained run")
     saved = load_settings(Path(given.run_dir))
+    if command != "export":  # which writes elsewhere
+        check_writable(Path(given.run_dir))
     training = replace(saved.training, micro_batch_size=None)
     own = replace(saved, run_dir=given.run_dir, parallel=ParallelSettings(), training=training)
     check_same_sizes(settings := _parse(command, argv, own), saved)

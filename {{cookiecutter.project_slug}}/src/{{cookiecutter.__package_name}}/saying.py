@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
+from .runtime.launch import is_first_rank
+
 PROG = (__package__ or "").replace("_", "-")
-
-
-def is_first_rank() -> bool:
-    """Tell whether no other process of the run speaks for this one."""
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
 
 
 def say(line: str) -> None:

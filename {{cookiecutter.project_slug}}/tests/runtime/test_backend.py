@@ -31,19 +31,6 @@ def test_missing_gpu_is_the_users_to_mend(monkeypatch: pytest.MonkeyPatch) -> No
         pytest.fail("nothing may run")
 
 
-@pytest.mark.parametrize("started_by", [None, "NODE_RANK", "GROUP_RANK", "SLURM_NTASKS"])
-def test_a_machine_does_not_wait_for_others_that_nobody_started(
-    started_by: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("NODE_RANK", "GROUP_RANK", "SLURM_NTASKS"):
-        monkeypatch.delenv(name, raising=False)
-    alone = pytest.raises(UserError, match="num_nodes 2: nothing says which")
-    if started_by:
-        monkeypatch.setenv(started_by, "0")
-    with contextlib.nullcontext() if started_by else alone, backend.prepared("cpu", 1, num_nodes=2):
-        pass
-
-
 def test_runs_send_no_telemetry() -> None:
     from nemo.lightning.callback_group import CallbackGroup
 

@@ -1,7 +1,11 @@
 """launch.py: the ranks of a command start together and end together; and the canary of that."""
 
+import contextlib
 import os
+import re
+import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +13,7 @@ import pytest
 from canaries import mended
 from conftest import ENVIRONMENT, PACKAGE
 
+from {{cookiecutter.__package_name}}.contracts.errors import UserError
 from {{cookiecutter.__package_name}}.runtime import launch
 
 # The first rank never ends by itself; what rank 1 does is filled in.
@@ -56,7 +61,12 @@ def launched(command: Callable, tmp_path: Path) -> Callable:
     ("ends", "code", "told"),
     [
         ("sys.exit(2)", 2, ""),
-        ("os.kill(os.getpid(), 9)", 128 + 9, "error: rank 1 was killed by signal 9\n"),
+        (
+            "os.kill(os.getpid(), 9)",
+            128 + 9,
+            "error: rank 1 was killed by signal 9 (Killed), perhaps because memory ran out; a training can go on from "
+            "its last checkpoint, with --resume true\n",
+        ),
     ],
 )
 def test_ranks_start_before_torch_and_end_with_the_code_of_one_that_fails(
@@ -72,28 +82,116 @@ def test_ranks_start_before_torch_and_end_with_the_code_of_one_that_fails(
     assert set(imported) == {"False"}
 
 
+TORCHRUN = {"RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "2"}
+SHELL = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_JOB_NAME": "train"}
+SRUN = {**SHELL, "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_NODES": "1"}
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """This process's variables, without what a launcher or a cluster put there; tests add theirs."""
+    places = ("SLURM_", "TORCHELASTIC_", "MASTER_", "LOCAL_", "NODE_RANK", "GROUP_RANK", "RANK", "WORLD_SIZE")
+    here = {name: value for name, value in ENVIRONMENT.items() if not name.startswith(places)}
+    monkeypatch.setattr(os, "environ", here)
+    return here
+
+
 @pytest.mark.parametrize(
-    ("environment", "starts"),
+    ("given", "who", "starts"),
     [
-        ({}, 2),
-        ({"LOCAL_RANK": "0"}, 0),
-        ({"RANK": "0"}, 0),
-        ({"SLURM_NTASKS": "3", "SLURM_JOB_NAME": "train"}, 0),
-        ({"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "interactive"}, 2),
+        ({}, "nobody", 2),
+        ({"RANK": "0"}, "nobody", 2),
+        ({"LOCAL_RANK": "0"}, "another", 0),
+        (TORCHRUN, "torchrun", 0),
+        (TORCHRUN | SHELL, "torchrun", 0),
+        (SRUN, "srun", 0),
+        (SHELL, "nobody", 2),
     ],
 )
 @pytest.mark.parametrize("is_command", [True, False])
 def test_only_a_command_that_nothing_else_launched_starts_ranks(
-    environment: dict[str, str], starts: int, is_command: bool, monkeypatch: pytest.MonkeyPatch
+    given: dict, who: str, starts: int, is_command: bool, environment: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    environment.update(given)
     monkeypatch.setattr(launch, "is_command", is_command)
-    here = {name: value for name, value in ENVIRONMENT.items() if name not in launch._LAUNCHERS}
-    monkeypatch.setattr(os, "environ", here | environment)
     monkeypatch.setattr(launch, "_end_with", lambda ranks: None)
     started: list[str] = []
     monkeypatch.setattr(subprocess, "Popen", lambda words, env, **kwargs: started.append(env["LOCAL_RANK"]))
+    assert launch.launcher() == who
     launch.start_ranks(3)
     assert started == ["1", "2"][: starts if is_command else 0]
+
+
+@pytest.mark.parametrize(
+    ("given", "devices", "num_nodes", "told"),
+    [
+        ({}, 2, 1, None),
+        ({}, 1, 2, "--parallel.num_nodes 2: nothing says which of them this machine is"),
+        ({"NODE_RANK": "1"}, 1, 2, None),
+        (SHELL, 2, 1, None),
+        (SHELL, 1, 2, "--parallel.num_nodes 2: nothing says which of them this machine is"),
+        (TORCHRUN, 2, 1, None),
+        (TORCHRUN, 1, 1, "torchrun started 2 processes, and the settings want 1: give --parallel.devices 2"),
+        (TORCHRUN, 1, 2, "give --parallel.devices 2 --parallel.num_nodes 1"),
+        (
+            TORCHRUN | {"WORLD_SIZE": "4"},
+            4,
+            1,
+            "torchrun started 4 processes, on 2 machines, and the settings want 4: give --parallel.devices 2 "
+            "--parallel.num_nodes 2",
+        ),
+        (SRUN, 2, 1, None),
+        (SRUN, 4, 1, "srun started 2 processes, and the settings want 4: give --parallel.devices 2"),
+        (SRUN | {"SLURM_STEP_NUM_NODES": "2"}, 1, 2, None),
+        (SRUN | {"SLURM_STEP_NUM_NODES": "2"}, 2, 1, "give --parallel.devices 1 --parallel.num_nodes 2"),
+    ],
+)
+def test_what_started_the_process_is_held_against_the_layout(
+    given: dict, devices: int, num_nodes: int, told: str | None, environment: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment.update(given)
+    monkeypatch.setattr(launch, "is_command", True)
+    with contextlib.nullcontext() if told is None else pytest.raises(UserError, match=re.escape(told)):
+        launch.check(devices, num_nodes)
+
+
+@pytest.mark.parametrize(
+    ("given", "speaks"),
+    [
+        ({}, True),
+        (TORCHRUN, True),
+        (TORCHRUN | {"RANK": "3"}, False),
+        (SRUN, True),
+        (SRUN | {"SLURM_PROCID": "1"}, False),
+    ],
+)
+def test_one_rank_speaks_for_all(given: dict[str, str], speaks: bool, environment: dict) -> None:
+    environment.update(given)
+    assert launch.is_first_rank() is speaks
+
+
+def test_a_port_that_was_left_in_the_environment_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "launcher", lambda: "nobody")
+    with socket.socket() as server:
+        server.bind(("", 0))
+        server.listen()
+        port = str(server.getsockname()[1])
+        for given, told in ((port, "and cannot be used"), ("x", "which is no port"), ("70000", "which is no port")):
+            monkeypatch.setattr(launch, "_port", given)
+            with pytest.raises(UserError, match=f"MASTER_PORT is {given} in the environment, {told}"):
+                launch.check(1, 1)
+    monkeypatch.setattr(launch, "_port", port)
+    launch.check(1, 1)
+    assert launch._port is None  # what stands there from now on is our own
+
+
+@pytest.mark.parametrize("words", [["-"], ["-c", "{program}"]])
+def test_a_program_that_is_no_file_cannot_be_run_again(words: list[str]) -> None:
+    program = f"from {PACKAGE}.runtime import launch; launch.check(2, 1)"
+    here = {name: value for name, value in ENVIRONMENT.items() if name not in ("LOCAL_RANK", "RANK")}
+    command = [sys.executable, *(word.format(program=program) for word in words)]
+    answer = subprocess.run(command, input=program, capture_output=True, text=True, env=here, timeout=60)
+    assert "UserError: --parallel.devices 2 runs this program again for each process" in answer.stderr
 
 
 @pytest.mark.slow

@@ -1,12 +1,16 @@
 """Stopping: a signal saves the step that it comes in, and ends the command with a code of its own."""
 
+import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
-from conftest import ENVIRONMENT, PACKAGE, TINY, change, read_rows
+from conftest import ENVIRONMENT, PACKAGE, read_rows
 
 from {{cookiecutter.__package_name}} import cli
 from {{cookiecutter.__package_name}}.contracts import names
@@ -17,37 +21,85 @@ from {{cookiecutter.__package_name}}.training.run_settings import save_settings
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-def signalled(number, run, devices, settings):
-    """Start the command, signal it after the third step, and return it when it has ended."""
-    save_settings(change(settings, run_dir=str(run), parallel={"devices": devices}), run.parent)
+LONG = {"max_steps": 5_000, "val_check_interval": 1_000, "log_every_n_steps": 1}
+
+
+def signalled(number, settings, is_time, environment=None, cwd=None):
+    """Start the command, signal its whole process group when it is time, and return it when it has ended."""
+    run = Path(settings.run_dir)
+    save_settings(settings, run.parent)
     words = [sys.executable, "-m", PACKAGE, "pretrain", "--config", str(run.parent / names.SETTINGS_FILE)]
-    process = subprocess.Popen(
-        words, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while not (run / names.METRICS_FILE).exists() or len(read_rows(run)) < 3:
-            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-            time.sleep(0.02)
-        process.send_signal(number)
-        out, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
+    # a shell that starts pytest in the background lets it ignore Ctrl-C
+    with subprocess.Popen(
+        words,
+        cwd=cwd,
+        env={**ENVIRONMENT, **(environment or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+    ) as process:
+        try:
+            deadline = time.monotonic() + 120
+            while not is_time(run, process):
+                assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+                time.sleep(0.02)
+            os.killpg(process.pid, number)
+            out, err = process.communicate(timeout=90)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
     return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
-@pytest.mark.parametrize(("number", "devices"), [(signal.SIGTERM, 2), (signal.SIGINT, 1)])
-def test_a_signal_saves_the_step_and_ends_with_its_own_code(number, devices, tmp_path):
-    long = change(TINY, training={"max_steps": 5_000, "val_check_interval": 1_000, "log_every_n_steps": 1})
-    answer = signalled(number, tmp_path / "run", devices, long)
-    step = int(read_rows(tmp_path / "run")[-1][names.STEP])
+def has_three_steps(run, process):
+    return (run / names.METRICS_FILE).exists() and len(read_rows(run)) >= 3
+
+
+def has_begun_to_listen(run, process):
+    """Tell by what Linux knows of its signals."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(re.search(r"SigCgt:\s*(\w+)", status)[1], 16) >> (signal.SIGTERM - 1) & 1
+
+
+@pytest.mark.parametrize(
+    ("number", "devices", "workers"),
+    [(signal.SIGTERM, 2, 0), (signal.SIGTERM, 1, 2), (signal.SIGINT, 1, 1)],
+)
+def test_a_signal_saves_the_step_and_ends_with_its_own_code(number, devices, workers, tiny):
+    settings = tiny(training=LONG, parallel={"devices": devices}, data={"num_workers": workers})
+    answer = signalled(number, settings, has_three_steps)
+    run = Path(settings.run_dir)
+    step = int(read_rows(run)[-1][names.STEP])
     assert answer.returncode == cli.STOPPED == 75, answer.stderr
     start = "training steps 1 to 5000 in {} on cpu, validation every 1000 steps\n"
     begins = start.format("1 process" if devices == 1 else f"{devices} processes")
     assert answer.stderr == f"{begins}{number.name}: saving step {step}, then stopping\n"
-    resume = f"{cli.PROG} pretrain --run_dir {tmp_path / 'run'} --resume true"
+    resume = f"{cli.PROG} pretrain --run_dir {run} --resume true"
     assert answer.stdout == f"stopped after step {step} of 5000; go on with {resume}\n"
-    assert last_checkpoint(tmp_path / "run" / names.CHECKPOINTS_FOLDER).name == f"step={step}-last"
+    assert last_checkpoint(run / names.CHECKPOINTS_FOLDER).name == f"step={step}-last"
+
+
+def test_what_a_scheduler_sends_writes_nothing_outside_the_run(tiny):
+    """Lightning's handler for Slurm would write its own checkpoint into the current folder, and train on."""
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1"}
+    task = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
+    paths = ENVIRONMENT.get("PYTHONPATH", "").split(os.pathsep)
+    here = {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, filter(None, paths)))}
+    settings = tiny(training=LONG)
+    run = Path(settings.run_dir)
+    environment = {**slurm, **task, **here, "SLURM_NODELIST": "localhost"}
+    answer = signalled(signal.SIGUSR1, settings, has_three_steps, environment, cwd=run.parent)
+    assert answer.returncode == cli.STOPPED, answer.stderr
+    assert sorted(path.name for path in run.parent.iterdir()) == [run.name, names.SETTINGS_FILE]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux says what a process listens to")
+def test_a_signal_while_everything_is_imported_waits_for_the_first_step(tiny):
+    answer = signalled(signal.SIGTERM, settings := tiny(training=LONG), has_begun_to_listen)
+    assert answer.returncode == cli.STOPPED, answer.stderr
+    assert last_checkpoint(Path(settings.run_dir, names.CHECKPOINTS_FOLDER)).name == "step=1-last"
 
 
 def test_a_signal_before_the_first_step_leaves_nothing(tmp_path, monkeypatch):

@@ -35,6 +35,7 @@ from ..model.settings import Settings
 from ..runtime.backend import prepared
 from ..runtime.checkpoint import score_of, step_of
 from ..runtime.failures import tell
+from ..training.run_settings import check_writable
 from ..training.train import DTYPES, best_of, config_of, make_data, make_module, make_trainer
 
 MODEL_FILE, PLAIN_FILE = "model.json", "load.py"
@@ -154,6 +155,7 @@ def _check_room(folder: Path, files: tuple[str, ...]) -> None:
     others = sorted({path.name for path in folder.iterdir()} - ours) if folder.exists() else []
     if others:
         raise UserError(f"--output {folder} holds {others[0]}, which is of no export: name a new or an empty folder")
+    check_writable(folder)
 
 
 @contextmanager

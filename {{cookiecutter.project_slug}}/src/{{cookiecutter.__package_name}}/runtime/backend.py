@@ -14,7 +14,20 @@ from nemo.lightning.callback_group import CallbackGroup
 from torch.distributed import distributed_c10d
 
 from ..contracts.errors import UserError
-from . import buckets, clipping, cpu, cuda_graph, failures, fused_adam, lone_rank, orphans, weak_hooks, writer
+from . import (
+    buckets,
+    clipping,
+    cluster,
+    cpu,
+    cuda_graph,
+    failures,
+    fused_adam,
+    launch,
+    lone_rank,
+    orphans,
+    weak_hooks,
+    writer,
+)
 
 
 @contextmanager
@@ -32,19 +45,16 @@ def prepared(
         "cpu" or "gpu".
 
     Raises:
-        UserError: more GPUs are asked for than there are, or nobody has started the other machines; and what the run
-            raises, once for all ranks.
+        UserError: more GPUs are asked for than there are, or what started this process does not fit the layout; and
+            what the run raises, once for all ranks.
     """
     chosen = choose(accelerator, devices)
-    if num_nodes > 1 and not any(name in os.environ for name in ("NODE_RANK", "GROUP_RANK", "SLURM_NTASKS")):
-        raise UserError(
-            f"--parallel.num_nodes {num_nodes}: nothing says which of them this machine is, and it would wait for the "
-            "others for ever; start the command on each with torchrun or srun, or use 1"
-        )
+    launch.check(devices, num_nodes)
     if os.environ.get("LOCAL_RANK", "0") != "0":  # a rank that another process started
         orphans.die_with_the_parent()
     if chosen == "cpu":
         cpu.use_cpu()
+    cluster.leave_slurm_to_us()
     CallbackGroup.get_instance().callbacks.clear()  # NeMo's telemetry, which fails under torchrun and Slurm
     fused_adam.use_fused_adam()
     buckets.use_places_without_padding()

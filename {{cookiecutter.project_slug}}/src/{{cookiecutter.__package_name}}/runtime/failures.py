@@ -9,6 +9,7 @@ or wait on their GPU for ever; what they would say explains nothing.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.distributed.distributed_c10d import _get_default_store
 
 from ..contracts.errors import ToldError, UserError
+from .launch import VERDICT
 
 _REASON = "why the run ends"
 
@@ -41,6 +43,7 @@ def told_once() -> Iterator[None]:
             raise
         reason = _told(error)
         if reason is None:
+            time.sleep(VERDICT)  # that a rank was killed says more than what its connections do
             raise
         raise ToldError(reason) from error
 

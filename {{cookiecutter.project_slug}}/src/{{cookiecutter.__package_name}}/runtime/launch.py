@@ -1,4 +1,4 @@
-"""Starts the other ranks of a command before anything heavy is imported, and ends with them.
+"""Who started this process, and whether that fits the layout; starts the other ranks of a command, and ends with them.
 
 Lightning starts them when the first rank has imported everything, one import later, and answers a rank that fails by
 killing the first one, whose exit code then says nothing. Standard library only: it runs before all other imports.
@@ -7,30 +7,123 @@ killing the first one, whose exit code then says nothing. Standard library only:
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from typing import Literal
 
+from ..contracts.errors import UserError
 from . import orphans
 
 is_command = False
 """Whether this process runs one command of the command line and nothing else; only then can it be run again."""
 
-_LAUNCHERS = ("LOCAL_RANK", "RANK", "JSM_NAMESPACE_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
-"""variables by which torchrun, LSF and MPI tell a process which rank it is"""
+_port = os.environ.get("MASTER_PORT")
+"""what was left to this process, until it has been checked; Lightning puts its own there"""
 
+Launcher = Literal["torchrun", "srun", "another", "nobody"]
+
+_POLL = 0.2
+"""seconds between two looks at the other ranks"""
+VERDICT = 1.0
+"""seconds after which the first rank has seen that another was killed, and has ended all with a word about it"""
 _GRACE = 5.0
 """seconds that the first rank has to end by itself after another failed; one that waits on a GPU never does"""
+
+
+def launcher() -> Launcher:
+    """Tell who started this process as a rank.
+
+    A shell of a Slurm job has most of Slurm's variables, but only srun starts tasks, which are in a step. "another" is
+    LSF, MPI, this project for the ranks after the first, or a person who sets LOCAL_RANK.
+    """
+    if {"RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK"} <= os.environ.keys():
+        return "torchrun"
+    if {"SLURM_STEP_ID", "SLURM_PROCID", "SLURM_NTASKS"} <= os.environ.keys():
+        return "srun"
+    others = ("LOCAL_RANK", "JSM_NAMESPACE_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
+    return "another" if any(name in os.environ for name in others) else "nobody"
+
+
+def is_first_rank() -> bool:
+    """Tell whether no other process of the run speaks for this one."""
+    names = ("SLURM_PROCID",) if launcher() == "srun" else ("RANK", "LOCAL_RANK", "NODE_RANK")
+    return all(os.environ.get(name, "0") == "0" for name in names)
+
+
+def check(devices: int, num_nodes: int) -> None:
+    """Hold what started this process, and what it left in the environment, against the layout.
+
+    Args:
+        devices: processes on this machine.
+        num_nodes: machines.
+
+    Raises:
+        UserError: they do not fit, and ranks would wait for others for ever, or not find each other.
+    """
+    global _port
+    who, ranks = launcher(), devices * num_nodes
+    if who in ("torchrun", "srun"):
+        world = int(os.environ["WORLD_SIZE" if who == "torchrun" else "SLURM_NTASKS"])
+        here = int(os.environ["LOCAL_WORLD_SIZE"]) if who == "torchrun" else tasks_of_a_node()
+        if (world, here) != (ranks, devices):
+            machines = f", on {world // here} machines" if world > here else ""
+            raise UserError(
+                f"{who} started {world} processes{machines}, and the settings want {ranks}: give --parallel.devices "
+                f"{here}" + (f" --parallel.num_nodes {world // here}" if world > here or num_nodes > 1 else "")
+            )
+    elif num_nodes > 1 and "NODE_RANK" not in os.environ:
+        raise UserError(
+            f"--parallel.num_nodes {num_nodes}: nothing says which of them this machine is, and it would wait for the "
+            "others for ever; start the command on each with torchrun or srun, or use 1"
+        )
+    if _port and who == "nobody" and os.environ.get("NODE_RANK", "0") == "0":
+        _check_free(_port)
+    _port = None
+    if who == "nobody" and devices > 1 and not is_command:
+        _check_script(devices)
+
+
+def tasks_of_a_node() -> int:
+    """Return how many tasks of a step srun started on each machine."""
+    return max(int(os.environ["SLURM_NTASKS"]) // int(os.environ.get("SLURM_STEP_NUM_NODES", "1")), 1)
+
+
+def _check_free(port: str) -> None:
+    """Raise a UserError if the first rank could not listen at a port that the environment names."""
+    problem = f"MASTER_PORT is {port} in the environment"
+    mend = "unset it, and a free one is taken, or name another"
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            server.bind(("", int(port)))
+        except (ValueError, OverflowError):
+            raise UserError(f"{problem}, which is no port: {mend}") from None
+        except OSError as error:
+            raise UserError(f"{problem}, and cannot be used here ({error.strerror}): {mend}") from None
+
+
+def _check_script(devices: int) -> None:
+    """Raise a UserError if this program is not in a file, so that it cannot be run again as the other ranks."""
+    import __main__
+
+    file = getattr(__main__, "__file__", None)
+    if __main__.__spec__ is None and not (file and os.path.isfile(file)):
+        raise UserError(
+            f"--parallel.devices {devices} runs this program again for each process, so it must be a file: save it as "
+            "one, or use 1 (a notebook, or a program from standard input, is one process)"
+        )
 
 
 def start_ranks(devices: int) -> None:
     """Run this command again as ranks 1 to `devices` - 1, and end with the exit code of one that fails.
 
-    Does nothing in a process that another launcher has started, torchrun or Slurm, say, or that is no command.
+    Does nothing in a process that a launcher has started, torchrun or Slurm, say, or that is no command.
     """
-    if devices == 1 or not is_command or _is_launched():
+    if devices == 1 or not is_command or launcher() != "nobody":
         return
     given = {
         "MASTER_ADDR": "127.0.0.1",
@@ -47,12 +140,6 @@ def start_ranks(devices: int) -> None:
     ]
     os.environ["LOCAL_RANK"] = "0"
     threading.Thread(target=_end_with, args=(ranks,), daemon=True).start()
-
-
-def _is_launched() -> bool:
-    # in an interactive job of Slurm's, Lightning starts processes itself
-    slurm = "SLURM_NTASKS" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
-    return slurm or any(name in os.environ for name in _LAUNCHERS)
 
 
 def _free_port() -> int:
@@ -72,9 +159,18 @@ def _end_with(ranks: list[subprocess.Popen]) -> None:
     while not (failed := [rank for rank in ranks if rank.poll()]):
         if all(rank.returncode == 0 for rank in ranks):
             return
-        time.sleep(1)
-    time.sleep(_GRACE)
+        time.sleep(_POLL)
     code = failed[0].returncode
     if code < 0:
-        print(f"error: rank {ranks.index(failed[0]) + 1} was killed by signal {-code}", file=sys.stderr, flush=True)
-    os._exit(code if code > 0 else 128 - code)
+        print(_killed(ranks.index(failed[0]) + 1, -code), file=sys.stderr, flush=True)
+        os._exit(128 - code)
+    time.sleep(_GRACE)
+    os._exit(code)
+
+
+def _killed(rank: int, number: int) -> str:
+    why = ", perhaps because memory ran out" if number == signal.SIGKILL else ""
+    return (
+        f"error: rank {rank} was killed by signal {number} ({signal.strsignal(number)}){why}; a training can go on "
+        "from its last checkpoint, with --resume true"
+    )

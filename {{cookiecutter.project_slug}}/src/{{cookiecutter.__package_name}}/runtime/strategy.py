@@ -16,7 +16,7 @@ from nemo.lightning.megatron_parallel import CallbackMethods
 from torch import Tensor
 
 from ..contracts.errors import UserError
-from . import cuda_graph
+from . import cluster, cuda_graph
 
 
 class Strategy(nl.MegatronStrategy):
@@ -56,7 +56,10 @@ class Strategy(nl.MegatronStrategy):
             callbacks[:] = [callback for callback in callbacks if getattr(type(callback), event) is not nothing]
 
     def setup_distributed(self) -> None:
-        """Also seed every rank with the run's seed: NeMo takes 1234, and on CPU none for the model parallel regions."""
+        """Also meet anew, and seed every rank with the run's seed: NeMo takes 1234, and on CPU none in some parts."""
+        self.set_world_ranks()
+        if self.world_size > 1 and not torch.distributed.is_initialized():
+            self.store = cluster.meeting_place(self.cluster_environment)
         super().setup_distributed()
         tensor_parallel.model_parallel_cuda_manual_seed(self.seed)
 

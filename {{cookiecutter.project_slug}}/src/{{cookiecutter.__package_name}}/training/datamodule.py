@@ -15,7 +15,6 @@ import lightning.pytorch as pl
 import torch
 from megatron.core.num_microbatches_calculator import update_num_microbatches
 from nemo.lightning.data import WrappedDataLoader
-from nemo.lightning.pytorch.plugins import MegatronDataSampler
 from torch import Tensor
 
 from ..contracts.config import NetworkConfig
@@ -23,6 +22,7 @@ from ..contracts.errors import UserError
 from ..contracts.item import DataError, Dataset, Key, checked, keys_of
 from ..contracts.settings import RunSettings
 from ..contracts.view import Section, View, collate
+from ..runtime.loader import Sampler
 from .resampling import PaddedToMultiple, resample
 
 CONSUMED_SAMPLES, FINGERPRINT = "consumed_samples", "fingerprint"
@@ -42,7 +42,7 @@ class DataModule(pl.LightningDataModule):
         self.trainer: pl.Trainer  # Lightning sets it before it asks for a loader or a state
         self.config, self.settings = config, settings
         self.is_resumed = False
-        self.data_sampler = MegatronDataSampler(
+        self.data_sampler = Sampler(
             seq_len=settings.sequence_length,
             micro_batch_size=settings.micro_batch_size,
             global_batch_size=settings.training.global_batch_size,

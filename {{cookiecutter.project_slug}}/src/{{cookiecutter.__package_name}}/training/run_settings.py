@@ -18,6 +18,7 @@ from ..contracts.files import write_whole
 from ..contracts.names import CHECKPOINTS_FOLDER, SETTINGS_FILE
 from ..contracts.settings import RunSettings
 from ..model.settings import DataSettings, ModelSettings, Settings
+from .lock import check_unlocked
 
 _GENERAL = {item.name for item in fields(RunSettings)}
 # What a checkpoint brings along (weights and where they came from, schedule, optimizer groups), or what its position
@@ -88,11 +89,12 @@ def holds_run(settings: Settings) -> bool:
         UserError: the folder holds a run of other settings or one that is not to be resumed, or cannot be written.
     """
     run = Path(settings.run_dir)
+    check_unlocked(run)
     has_checkpoints = (run / CHECKPOINTS_FOLDER).exists()
     if not (run / SETTINGS_FILE).exists():
         if has_checkpoints:
             raise UserError(f"{run} has checkpoints but no {SETTINGS_FILE}: restore it, or use another --run_dir")
-        _check_writable(run)
+        check_writable(run)
         return False
     if not settings.resume:
         state = "a run" if has_checkpoints else "a run without a checkpoint, so that nothing is lost if you delete it"
@@ -101,14 +103,14 @@ def holds_run(settings: Settings) -> bool:
     return True
 
 
-def _check_writable(run: Path) -> None:
-    """Raise a UserError if a run folder cannot be made."""
-    existing = next(path for path in (run, *run.parents) if path.exists())
+def check_writable(folder: Path) -> None:
+    """Raise a UserError if a folder cannot be written, or cannot be made."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
     try:
         with TemporaryDirectory(dir=existing):
             pass
     except OSError as error:
-        raise UserError(f"--run_dir {run} cannot be made: {existing}: {error.strerror}") from None
+        raise UserError(f"{folder} cannot be written: {existing}: {error.strerror}") from None
 
 
 def check_same_run(settings: Settings, saved: Settings) -> None:

@@ -1,49 +1,43 @@
-"""Ends a training early without losing a step: on SIGTERM, as schedulers send it before they take a machine, or Ctrl-C.
+"""Ends a training early without losing a step, when a signal asks for it (runtime/signals.py).
 
-A file of its own because it is about the process, not about the model. `--resume true` goes on where it stopped.
+`--resume true` goes on where it stopped.
 """
 
 from __future__ import annotations
 
-import signal
-from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 
+from ..runtime import signals
 from ..runtime.failures import tell
 
 
 class StopOnSignal(pl.Callback):
     """Finishes the step, lets the checkpoint be saved, and ends the training.
 
-    Whichever rank gets the signal, all ranks stop after the same step. A second signal ends the process at once.
+    Whichever rank gets the signal, all ranks stop after the same step.
     """
 
     def __init__(self) -> None:
-        """Nothing has been received yet."""
-        self.received: str | None = None
+        """Nothing has ended yet."""
         self.has_stopped = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen, in place of Lightning's handler, which ends without a checkpoint; its teardown restores all."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._receive)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        self.received = signal.Signals(number).name
-        signal.signal(number, signal.SIG_DFL)
+        """Listen in place of Lightning, which has begun to; its handler ends without a checkpoint."""
+        signals.listen()
+        trainer._signal_connector.received_sigterm = False  # if it came in between, we have it too
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         """Stop if any rank has received a signal; a validation that is due is still made, no other one."""
-        if not _any_rank(self.received is not None, trainer):
+        if not _any_rank(signals.received is not None, trainer):
             return
         self.has_stopped = trainer.global_step < trainer.max_steps
         trainer.should_stop = True
         if self.has_stopped and trainer.global_step % trainer.val_check_interval:
             trainer.limit_val_batches = 0
-        tell(f"{self.received or 'a signal to another rank'}: saving step {trainer.global_step}, then stopping")
+        tell(f"{signals.received or 'a signal to another rank'}: saving step {trainer.global_step}, then stopping")
 
 
 def _any_rank(mine: bool, trainer: pl.Trainer) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Literal
 
 import lightning.pytorch as pl
 import torch
@@ -18,12 +19,15 @@ from ..contracts.config import NetworkConfig, check_config
 from ..contracts.errors import UserError, need
 from ..model import config as model
 from ..model.settings import Settings
+from ..runtime import cluster, signals
 from ..runtime.backend import prepared
 from ..runtime.checkpoint import Checkpoint, ValidationSchedule, best_checkpoint, last_checkpoint, step_of, weights
 from ..runtime.failures import tell
 from ..runtime.rng import RandomNumbers
 from ..runtime.strategy import Strategy
 from .datamodule import DataModule
+from .disk import writing
+from .lock import locked
 from .logs import Progress, RunRecorder
 from .module import NetworkModule
 from .optimizer import make_optimizer
@@ -32,6 +36,7 @@ from .speed import Speed, peak_of
 from .stopping import StopOnSignal
 from .table import CsvLog, check_figures
 
+GO_ON = "go on from the last checkpoint with --resume true"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -58,33 +63,39 @@ def train(settings: Settings) -> TrainingResult:
         UserError: the run, the data or the start weights do not fit these settings; nothing has been written then.
     """
     run = Path(settings.run_dir)
-    checkpoint = _checkpoint_to_resume(settings)
+    with locked(run), signals.kept():
+        checkpoint = _checkpoint_to_resume(settings)
+        layout = settings.parallel
+        with prepared(settings.accelerator, layout.devices, layout.num_nodes) as accelerator, writing(run, GO_ON):
+            return _fit(settings, run, checkpoint, accelerator)
+
+
+def _fit(settings: Settings, run: Path, checkpoint: Path | None, accelerator: Literal["cpu", "gpu"]) -> TrainingResult:
     origin = settings.from_run if checkpoint is None else None
     start = best_checkpoint(Path(origin) / names.CHECKPOINTS_FOLDER) if origin else checkpoint
-    with prepared(settings.accelerator, settings.parallel.devices, settings.parallel.num_nodes) as accelerator:
-        module = make_module(settings, start, same_network=checkpoint is not None)
-        if checkpoint:
-            check_figures(run / names.METRICS_FILE, module.metric_names)
-        recorder, speed, stop = RunRecorder(run, settings), make_speed(settings, module, accelerator), StopOnSignal()
-        trainer = make_trainer(
-            settings,
-            accelerator,
-            logger=[CsvLog(run / names.METRICS_FILE, (*module.metric_names, *speed.metric_names))],
-            callbacks=[
-                recorder,
-                speed,
-                Progress(settings.training.log_every_n_steps, speed),
-                Checkpoint(run / names.CHECKPOINTS_FOLDER, monitor=names.VAL_LOSS),
-                ValidationSchedule(),
-                RandomNumbers(settings.seed),
-                stop,
-            ],
-        )
-        if checkpoint:
-            nl.AutoResume(resume_from_path=str(checkpoint)).setup(trainer, module)
-        trainer.fit(module, datamodule=make_data(settings))
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        return TrainingResult(run, trainer.global_step, metrics, recorder.seconds, stop.has_stopped)
+    module = make_module(settings, start, same_network=checkpoint is not None)
+    if checkpoint:
+        check_figures(run / names.METRICS_FILE, module.metric_names)
+    recorder, speed, stop = RunRecorder(run, settings), make_speed(settings, module, accelerator), StopOnSignal()
+    trainer = make_trainer(
+        settings,
+        accelerator,
+        logger=[CsvLog(run / names.METRICS_FILE, (*module.metric_names, *speed.metric_names))],
+        callbacks=[
+            recorder,
+            speed,
+            Progress(settings.training.log_every_n_steps, speed),
+            Checkpoint(run / names.CHECKPOINTS_FOLDER, monitor=names.VAL_LOSS),
+            ValidationSchedule(),
+            RandomNumbers(settings.seed),
+            stop,
+        ],
+    )
+    if checkpoint:
+        nl.AutoResume(resume_from_path=str(checkpoint)).setup(trainer, module)
+    trainer.fit(module, datamodule=make_data(settings))
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return TrainingResult(run, trainer.global_step, metrics, recorder.seconds, stop.has_stopped)
 
 
 def make_module(settings: Settings, start_weights: Path | None, same_network: bool = False) -> NetworkModule:
@@ -146,6 +157,9 @@ def make_trainer(
     """
     layout, training = settings.parallel, settings.training
     dtype = DTYPES[training.precision]
+    precision = MegatronMixedPrecision(
+        precision="bf16-mixed" if training.precision == "bf16" else "32", params_dtype=dtype, pipeline_dtype=dtype
+    )
     pl.seed_everything(settings.seed, verbose=False)
     return nl.Trainer(
         accelerator=accelerator,
@@ -160,9 +174,7 @@ def make_trainer(
             setup_optimizers=callbacks is not None,
             cuda_graph=accelerator == "gpu" and callbacks is not None and can_record(settings),
         ),
-        plugins=MegatronMixedPrecision(
-            precision="bf16-mixed" if training.precision == "bf16" else "32", params_dtype=dtype, pipeline_dtype=dtype
-        ),
+        plugins=[precision, cluster.environment()],
         max_steps=training.max_steps,
         val_check_interval=training.val_check_interval,
         check_val_every_n_epoch=None,  # the run is one long "epoch" to Lightning: epochs are the resampler's

@@ -1,0 +1,74 @@
+"""One training at a time in a run folder: a lock that goes with the process that holds it, however that ends.
+
+It is a record lock (fcntl), which file systems of several machines know too. No torch.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ..contracts.errors import UserError
+from ..runtime.launch import is_first_rank
+
+LOCK_FILE = ".lock"
+
+
+def check_unlocked(run: Path) -> None:
+    """Raise a UserError if another process trains in a run folder; the first rank speaks for all."""
+    if is_first_rank() and (run / LOCK_FILE).exists():
+        with suppress(OSError):  # it cannot be written, which `locked` tells
+            os.close(_lock(run / LOCK_FILE))
+
+
+@contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Hold a run folder for the ranks of this process; it is made, and removed again if nothing came into it.
+
+    Raises:
+        UserError: another process trains in it, or it cannot be written.
+    """
+    if not is_first_rank():
+        yield
+        return
+    made = [path for path in (run, *run.parents) if not path.exists()]
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        lock = _lock(run / LOCK_FILE)
+        os.ftruncate(lock, 0)
+        os.write(lock, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    except OSError as error:
+        raise UserError(f"{run} cannot be written: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # the folder may be gone, or have become read-only
+            (run / LOCK_FILE).unlink()
+            for path in made:
+                path.rmdir()  # if it is empty
+        os.close(lock)
+
+
+def _lock(path: Path) -> int:
+    """Open and lock a file that its holder may be about to remove."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):  # POSIX allows both
+            holder = os.read(file, 200).decode(errors="replace") or "another process"
+            os.close(file)
+            raise UserError(
+                f"{path.parent} is being trained by {holder}: stop it, wait until it ends, or choose another --run_dir"
+            ) from None
+        except OSError as error:
+            print(f"warning: {path} cannot be locked ({error.strerror}): train in one process only", file=sys.stderr)
+            return file
+        if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
+            return file
+        os.close(file)

@@ -1,0 +1,73 @@
+"""disk.py: a run folder that cannot be written any more is told in one line."""
+
+import errno
+import os
+import resource
+import shutil
+
+import pytest
+
+from {{cookiecutter.__package_name}}.contracts import names
+from {{cookiecutter.__package_name}}.contracts.errors import UserError
+from {{cookiecutter.__package_name}}.runtime.checkpoint import last_checkpoint
+from {{cookiecutter.__package_name}}.training import disk
+from {{cookiecutter.__package_name}}.training import train as training
+
+
+def raised(error, cause=None):
+    try:
+        raise error from cause
+    except BaseException as caught:
+        return caught
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (errno.ENOSPC, r"No space left on device \([\d.,]+ MiB are free\)"),
+        (errno.EDQUOT, "Disk quota exceeded"),
+        (errno.EROFS, "Read-only file system"),
+        (errno.EIO, "Input/output error"),
+        (errno.ESTALE, "Stale file handle"),
+    ],
+)
+def test_an_error_of_the_disk_is_found_among_the_causes(number, told, tmp_path):
+    error = raised(RuntimeError("unexpected pos 704"), raised(ValueError("no"), OSError(number, os.strerror(number))))
+    line = f"^{tmp_path} cannot be written any more: {told}; mend that, and try"
+    with pytest.raises(UserError, match=line), disk.writing(tmp_path, "try"):
+        raise error
+
+
+def test_a_folder_that_has_vanished_is_told(tmp_path):
+    with pytest.raises(UserError, match="the folder has vanished"), disk.writing(tmp_path / "gone"):
+        raise RuntimeError("Parent directory does not exist")
+
+
+@pytest.mark.parametrize("error", [ValueError("a defect"), UserError("a mistake"), KeyboardInterrupt()])
+def test_what_is_not_the_disks_stays_as_it_is(error, tmp_path):
+    with pytest.raises(type(error)) as caught, disk.writing(tmp_path):
+        raise error
+    assert caught.value is error and not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def no_room():
+    """Let files of this process grow no longer than half of a checkpoint's: what a full disk does, for any user."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_finds_no_room_ends_in_words_and_loses_nothing(pretrained, tiny, no_room, monkeypatch):
+    settings = tiny()
+    shutil.copytree(pretrained.folder, settings.run_dir)
+    more = tiny(resume=True, training={"max_steps": 30})
+    largest = max(path.stat().st_size for path in pretrained.folder.rglob("*.distcp"))
+    monkeypatch.setattr(disk, "DISK", set())  # as Megatron loses the reason: it must be found by trying
+    monkeypatch.setattr(disk, "bytes", lambda size: bytes(largest), raising=False)
+    no_room(largest // 2)
+    with pytest.raises(UserError, match="cannot be written any more: File too large; mend that, and go on"):
+        training.train(more)
+    checkpoints = pretrained.folder / names.CHECKPOINTS_FOLDER
+    assert last_checkpoint(checkpoints).name == "step=20-last"
