@@ -197,6 +197,7 @@ tests/training/test_optimizer.py
 tests/training/test_resampling.py
 tests/training/test_resume.py
 tests/training/test_run_settings.py
+tests/training/test_seals.py
 tests/training/test_speed.py
 tests/training/test_stopping.py
 tests/training/test_training.py
