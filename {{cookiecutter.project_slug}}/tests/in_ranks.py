@@ -99,8 +99,11 @@ def samples(settings: Settings) -> list[int]:
 
 
 def between_files(settings: Settings) -> tuple[int, list[str]]:
-    """Train, with a checkpoint in the way of the last one; return how often a file or folder was made, renamed or removed,
-    and the checkpoints that had neither seal nor marker just before."""
+    """Train, with a checkpoint in the way of the last one, and look before each file that is made, renamed or removed.
+
+    Returns:
+        How often that was, and the checkpoints that had neither seal nor marker then.
+    """
     folder = Path(settings.run_dir, CHECKPOINTS_FOLDER)
     marker = checkpoint.Checkpoint.UNFINISHED_CHECKPOINT_SUFFIX
     watching, moments, found = True, 0, set()

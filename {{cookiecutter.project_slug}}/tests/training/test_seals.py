@@ -42,7 +42,7 @@ def test_a_run_whose_checkpoints_lost_their_seals_does_not_silently_start_anew(
     train(settings)
     for seal in Path(settings.run_dir).rglob(SEAL):
         seal.unlink()
-    with pytest.raises(UserError, match=r"step=4-last.* lost files.json, .* delete these folders to go on from step 0$"):
+    with pytest.raises(UserError, match=r"step=4-last.* lost files.json, .* delete these folders to go on from step 0"):
         train(tiny(resume=True, training={**STEPS, "max_steps": 6}))
     with pytest.raises(UserError, match=r"checkpoint .*step=4-val_loss=\S+ lost files.json"):
         evaluate(settings)

@@ -1,8 +1,9 @@
 """Saving checkpoints with NeMo's ModelCheckpoint, and finding whole ones again.
 
-A checkpoint is whole if it is sealed (`seal.py`) and as it was then. While one is written or removed, NeMo's marker lies
-beside it, at whatever moment the process is killed; so one with neither seal nor marker has lost its seal since, in a
-copy that left it out. Two `-last` checkpoints are kept, so that there is one to go back to when the newest is damaged.
+A checkpoint is whole if it is sealed (`seal.py`) and as it was then. While one is written or removed, NeMo's marker
+lies beside it, at whatever moment the process is killed; so one with neither seal nor marker has lost its seal since,
+in a copy that left it out. Two `-last` checkpoints are kept, so that there is one to go back to when the newest is
+damaged.
 """
 
 from __future__ import annotations
@@ -73,9 +74,9 @@ class Checkpoint(nemo.ModelCheckpoint):
             for old in trainer.strategy.broadcast(_superseded(checkpoint.parent)):
                 self._remove_checkpoint(trainer, old)
 
-    def _get_finalize_save_checkpoint_callback(self, trainer: Any, filepath: str, global_step: int) -> Callable[[], None]:
+    def _get_finalize_save_checkpoint_callback(self, trainer: Any, filepath: str, step: int) -> Callable[[], None]:
         """Seal what all ranks have written, before NeMo removes its marker."""
-        finish = super()._get_finalize_save_checkpoint_callback(trainer, filepath, global_step)
+        finish = super()._get_finalize_save_checkpoint_callback(trainer, filepath, step)
 
         def seal_and_finish() -> None:
             seal(Path(ckpt_to_dir(filepath)))
@@ -168,8 +169,8 @@ def best_checkpoint(folder: Path) -> Path:
         raise UserError(f"{folder} holds no finished checkpoint of a validation: train the run to one")
     if not is_sealed(best):
         raise UserError(
-            f"checkpoint {best} lost {SEAL}, which tells whether it is whole: copy it again with that, or train the run "
-            "again"
+            f"checkpoint {best} lost {SEAL}, which tells whether it is whole: copy it again with that, or train the "
+            "run again"
         )
     if problem := damage(best):
         raise UserError(f"checkpoint {best} is damaged ({problem}): restore it, or train the run again")
