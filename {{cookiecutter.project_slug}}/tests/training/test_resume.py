@@ -147,6 +147,18 @@ def test_a_run_is_not_resumed_with_other_data(other, missing, stopped, monkeypat
     assert {path: path.read_bytes() for path in Path(stopped.run_dir).rglob("*") if path.is_file()} == before
 
 
+def test_a_checkpoint_of_another_run_is_refused_before_anything_is_written(stopped, tmp_path):
+    other = change(stopped, run_dir=str(tmp_path / "other"), seed=5)
+    in_layout(in_ranks.stop, other, 7)
+    last = Path(stopped.run_dir) / names.CHECKPOINTS_FOLDER / "step=7-last"
+    shutil.rmtree(last)
+    shutil.copytree(Path(other.run_dir) / names.CHECKPOINTS_FOLDER / last.name, last)
+    before = {path: path.read_bytes() for path in Path(stopped.run_dir).rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=rf"not of the run in {stopped.run_dir}, .* has --seed 5, not {stopped.seed};"):
+        training.train(stopped)
+    assert {path: path.read_bytes() for path in Path(stopped.run_dir).rglob("*") if path.is_file()} == before
+
+
 def test_a_run_whose_settings_are_lost_is_not_overwritten(stopped):
     (Path(stopped.run_dir) / names.SETTINGS_FILE).unlink()
     with pytest.raises(UserError, match=r"has checkpoints but no settings.yaml: restore it"):
