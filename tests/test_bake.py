@@ -64,6 +64,7 @@ src/<package>/contracts/given.py
 src/<package>/contracts/item.py
 src/<package>/contracts/loss.py
 src/<package>/contracts/names.py
+src/<package>/contracts/reading.py
 src/<package>/contracts/settings.py
 src/<package>/contracts/settings_check.py
 src/<package>/contracts/settings_rules.py
@@ -130,6 +131,7 @@ tests/contracts/test_contract_config.py
 tests/contracts/test_every_network.py
 tests/contracts/test_item.py
 tests/contracts/test_loss.py
+tests/contracts/test_reading.py
 tests/contracts/test_settings.py
 tests/contracts/test_settings_check.py
 tests/contracts/test_stage.py
@@ -197,6 +199,7 @@ tests/training/test_optimizer.py
 tests/training/test_resampling.py
 tests/training/test_resume.py
 tests/training/test_run_settings.py
+tests/training/test_seals.py
 tests/training/test_speed.py
 tests/training/test_stopping.py
 tests/training/test_training.py

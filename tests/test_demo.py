@@ -36,6 +36,12 @@ def test_the_summary_holds_the_figures_of_the_runs(project):
     }
 
 
+def test_a_line_that_was_cut_off_does_not_count(project):
+    metrics = project / "runs" / "pretrain" / "metrics.csv"
+    metrics.write_text(metrics.read_text() + "30,,0.1")
+    assert demo.losses(metrics) == (0.5, 0.25)
+
+
 def test_the_summary_shows_the_network_beside_what_it_is_held_against(project):
     lines = demo.told(demo.summarise(project, 12.345), project).splitlines()
     assert lines[1:4] == [

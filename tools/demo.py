@@ -53,9 +53,13 @@ def run(*command: str | Path, cwd: Path) -> float:
 
 
 def losses(metrics: Path, column: str = "reduced_train_loss") -> tuple[float, float]:
-    """The first and the last training loss of a run; rows of other figures leave the column blank."""
+    """The first and the last training loss of a run; rows of other figures leave the column blank.
+
+    A line without its end does not count, as in contracts/reading.py of the project.
+    """
     with metrics.open(newline="", encoding="utf-8") as file:
-        values = [float(row[column]) for row in csv.DictReader(file) if row[column]]
+        whole = (line for line in file if line.endswith("\n"))
+        values = [float(row[column]) for row in csv.DictReader(whole) if row[column]]
     return values[0], values[-1]
 
 

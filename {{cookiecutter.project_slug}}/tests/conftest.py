@@ -1,6 +1,5 @@
 """What the tests share: tiny runs, Megatron without a trainer, commands in processes of their own. All on the CPU."""
 
-import csv
 import os
 import shutil
 import signal
@@ -20,6 +19,7 @@ from {{cookiecutter.__package_name}}.__main__ import main
 from {{cookiecutter.__package_name}}.cli import PROG
 from {{cookiecutter.__package_name}}.contracts import names
 from {{cookiecutter.__package_name}}.contracts.names import METRICS_FILE
+from {{cookiecutter.__package_name}}.contracts.reading import read_metrics
 from {{cookiecutter.__package_name}}.contracts.settings import TrainingSettings
 from {{cookiecutter.__package_name}}.model.settings import FINETUNE, Settings
 
@@ -60,8 +60,7 @@ class Trained:
 
 def read_rows(run: Path) -> list[dict[str, str]]:
     """Return the rows of a run's metrics.csv, without what the clock and the machine say: that is never the same."""
-    with (run / METRICS_FILE).open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    _, rows = read_metrics(run / METRICS_FILE)
     return [{name: value for name, value in row.items() if not names.is_measured(name)} for row in rows]
 
 

@@ -2,11 +2,14 @@
 
 import hashlib
 import os
+import shutil
 import signal
+import sys
 from collections.abc import Callable
 from functools import partial, wraps
 from importlib import import_module
 from itertools import count
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +20,7 @@ from megatron.core.transformer.module import MegatronModule
 
 from {{cookiecutter.__package_name}}.contracts import loss, start
 from {{cookiecutter.__package_name}}.contracts.config import NetworkConfig
+from {{cookiecutter.__package_name}}.contracts.names import CHECKPOINTS_FOLDER
 from {{cookiecutter.__package_name}}.contracts.stage import PipelineStage
 from {{cookiecutter.__package_name}}.layers import gather_sequence, row_by_row, scatter_sequence
 from {{cookiecutter.__package_name}}.model.settings import Settings
@@ -92,6 +96,38 @@ def samples(settings: Settings) -> list[int]:
     loss.LossReduction.forward = watched  # type: ignore[method-assign]
     training.train(settings)
     return found
+
+
+def between_files(settings: Settings) -> tuple[int, list[str]]:
+    """Train, with a checkpoint in the way of the last one, and look before each file that is made, renamed or removed.
+
+    Returns:
+        How often that was, and the checkpoints that had neither seal nor marker then.
+    """
+    folder = Path(settings.run_dir, CHECKPOINTS_FOLDER)
+    marker = checkpoint.Checkpoint.UNFINISHED_CHECKPOINT_SUFFIX
+    watching, moments, found = True, 0, set()
+
+    def look(event: str, arguments: Any) -> None:
+        nonlocal watching, moments
+        if not watching or event not in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"):
+            return
+        watching = False  # what follows are events too
+        saved = [path for path in folder.glob("step=*") if path.is_dir() and not Path(f"{path}{marker}").exists()]
+        found.update(f"{path.name}, before {event}" for path in saved if not checkpoint.is_sealed(path))
+        watching, moments = True, moments + 1
+
+    def get_in_the_way(trainer: Any) -> None:
+        nonlocal watching
+        watching = False
+        shutil.copytree(next(folder.glob("*-last")), folder / f"step={trainer.max_steps}-last")
+        watching = True
+
+    in_step(settings.training.max_steps, get_in_the_way)
+    sys.addaudithook(look)
+    training.train(settings)
+    watching = False
+    return moments, sorted(found)
 
 
 def in_step(step: int, do: Callable[[Any], None]) -> None:

@@ -66,9 +66,8 @@ def where(run: Path) -> str:
     saving = [path.name for path in run.glob(f"{names.CHECKPOINTS_FOLDER}/*{Checkpoint.UNFINISHED_CHECKPOINT_SUFFIX}")]
     if saving:
         return f"while {saving[0].removesuffix(Checkpoint.UNFINISHED_CHECKPOINT_SUFFIX)} was being written or removed"
-    if not (run / names.METRICS_FILE).exists():
-        return "before the first step"
-    return f"after step {read_rows(run)[-1][names.STEP]}"
+    rows = read_rows(run)
+    return f"after step {rows[-1][names.STEP]}" if rows else "before the first step"
 
 
 def has_finished(run: Path) -> bool:

@@ -156,6 +156,23 @@ def test_a_resume_keeps_what_it_is_not_told_to_change(command, asked, tmp_path):
     assert asked == [change(saved, resume=True, training={"max_steps": 80})]
 
 
+@pytest.mark.parametrize("words", [["pretrain", "--resume", "true", "--run_dir"], ["evaluate", "--from"]])
+@pytest.mark.parametrize(
+    ("value", "reason"), [("many", "training.max_steps: .*many"), (0, "training.max_steps 0 must be at least 1")]
+)
+def test_a_mistake_in_the_settings_of_a_run_is_not_blamed_on_a_flag(words, value, reason, refused, tmp_path):
+    save_settings(change(Settings(), training={"max_steps": value}), tmp_path)
+    line = refused(*words, tmp_path)
+    assert re.search(rf"error: {tmp_path}/settings.yaml cannot be used \({reason}.*\): mend it, or train again$", line)
+    assert "--" not in line
+
+
+def test_a_number_that_yaml_takes_for_a_word_is_the_runs_own(asked, tmp_path):
+    save_settings(change(Settings(), training={"lr": "1e-3"}), tmp_path)
+    assert run("pretrain", "--run_dir", tmp_path, "--resume", "true") == 0
+    assert asked[0].training.lr == 1e-3
+
+
 def test_the_settings_saved_in_a_run_are_a_config(asked, tmp_path):
     saved = change(FINETUNE, from_run="there", run_dir=str(tmp_path / "run"), training={"precision": "bf16"})
     save_settings(saved, tmp_path)
@@ -222,9 +239,9 @@ def test_a_report_needs_a_run(refused, tmp_path):
 
 
 def test_a_run_with_damaged_settings_is_refused(refused, tmp_path):
-    (tmp_path / SETTINGS_FILE).write_text("seed: banana")
+    (tmp_path / SETTINGS_FILE).write_text("seed: banana\n")
     for command in ("evaluate", "predict", "finetune", "export"):
-        assert "seed" in refused(command, "--from", tmp_path)
+        assert f"{tmp_path}/{SETTINGS_FILE} cannot be used (seed: " in refused(command, "--from", tmp_path)
 
 
 def test_more_gpus_than_there_are_are_refused(refused, run_dir):

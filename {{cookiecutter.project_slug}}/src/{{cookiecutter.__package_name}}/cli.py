@@ -20,10 +20,10 @@ from .contracts.names import COUNTED, COUNTS, LAYOUTS_FILE, LOSS, NUM_ITEMS, REF
 from .contracts.settings import ParallelSettings
 from .model import settings as model
 from .model.settings import Settings
-from .parsing import did_you_mean, parse, rename
+from .parsing import did_you_mean, parse, rename, saved_settings
 from .runtime import launch, noise, signals
 from .saying import PROG, complain, say
-from .training.run_settings import check_same_sizes, check_writable, holds_run, load_settings
+from .training.run_settings import check_same_sizes, check_writable, holds_run
 
 STOPPED = 75
 """Exit code of a training that a signal ended early and that can be resumed: EX_TEMPFAIL of sysexits.h, try again."""
@@ -88,7 +88,7 @@ def finetune(argv: list[str]) -> int:
         if given.foreign_start or _is_resumed(given):  # which knows where it started
             return _train("finetune", argv, model.FINETUNE)
         raise UserError("finetune needs --from RUN, the folder of the run whose weights it starts from")
-    start = load_settings(Path(given.from_run))
+    start = saved_settings(Path(given.from_run))
     taken = {name: getattr(start, name) for name in model.FROM_START}
     return _train("finetune", argv, replace(model.FINETUNE, **taken))
 
@@ -206,7 +206,7 @@ def _train(command: str, argv: list[str], defaults: Settings) -> int:
 def _trained(command: str, argv: list[str], defaults: Settings) -> int:
     settings = _parse(command, argv, defaults)
     if _is_resumed(settings):  # and keeps what it is not told to change
-        settings = _parse(command, argv, load_settings(Path(settings.run_dir)))
+        settings = _parse(command, argv, saved_settings(Path(settings.run_dir)))
     elif settings.foreign_start:
         taken = {name: value for name, value in settings.from_start().items() if name in model.FROM_START}
         settings = _parse(command, argv, replace(defaults, **taken))
@@ -272,7 +272,7 @@ def _settings_of_run(command: str, argv: list[str]) -> Settings:
         return _settings_of_foreign(command, argv, given)
     if not given.run_dir:
         raise UserError(f"{command} needs --from RUN, the folder of a trained run")
-    saved = load_settings(Path(given.run_dir))
+    saved = saved_settings(Path(given.run_dir))
     if command != "export":  # which writes elsewhere
         check_writable(Path(given.run_dir))
     training = replace(saved.training, micro_batch_size=None)

@@ -6,10 +6,13 @@ import re
 from dataclasses import asdict
 from functools import reduce
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from .contracts.errors import UserError
+from .contracts.names import SETTINGS_FILE
 from .model.settings import Settings
+from .training.run_settings import load_settings
 
 
 def parse(argv: list[str], defaults: Settings, prog: str, description: str) -> Settings:
@@ -37,7 +40,7 @@ def parse(argv: list[str], defaults: Settings, prog: str, description: str) -> S
     # jsonargparse reads a field's type in the module of the base class, where the same word is the base's own type
     Settings.__init__.__annotations__.update(get_type_hints(Settings))
     parser.add_class_arguments(Settings, as_group=False)
-    parser.parse_object(values)  # they may come from a file; what set_defaults takes is never checked
+    parser.parse_object(values)  # they may be those of a run; what set_defaults takes is never checked
     parser.set_defaults(values)
     parsed = parser.parse_args(argv)
     for name, value in values.items():
@@ -46,6 +49,24 @@ def parse(argv: list[str], defaults: Settings, prog: str, description: str) -> S
     chosen = parser.instantiate(parsed).as_dict()
     chosen.pop("config")
     return Settings(**chosen)
+
+
+def saved_settings(run: Path) -> Settings:
+    """Read the settings of a run folder, with the checks of those that are given; somebody may have edited them.
+
+    Raises:
+        UserError: the folder holds no run, or a setting has no value that it can have.
+    """
+    loaded = load_settings(run)
+    try:
+        settings = parse([], loaded, prog="", description="")
+        problems = settings.problems()
+    except UserError as error:
+        problems = [str(error)]
+    if problems:
+        reason = re.sub(r"--(?=\w)", "", problems[0])  # nobody has given a flag
+        raise UserError(f"{run / SETTINGS_FILE} cannot be used ({reason}): mend it, or train again")
+    return settings
 
 
 def _files(argv: list[str]) -> str:

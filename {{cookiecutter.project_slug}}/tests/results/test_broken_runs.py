@@ -7,6 +7,7 @@ import pytest
 from written_runs import write_run
 
 from {{cookiecutter.__package_name}}.contracts import names
+from {{cookiecutter.__package_name}}.contracts.errors import UserError
 from {{cookiecutter.__package_name}}.results.report import COMMAND, ReportError, make_report
 
 BROKEN = {
@@ -14,11 +15,15 @@ BROKEN = {
     "no metrics": ("x.txt", b"", "has no metrics.csv: is it a run folder?"),
     "empty metrics": ("metrics.csv", b"", r"metrics.csv cannot be used \(no step is logged in it\)"),
     "header only": ("metrics.csv", b"step,val_loss\n", r"metrics.csv cannot be used \(no step is logged in it\)"),
-    "metrics no number": ("metrics.csv", b"step,val_loss\n1,abc\n", r"metrics.csv cannot be used \(.*'abc'\)"),
-    "binary metrics": ("metrics.csv", b"\xff\xfe\x00", "metrics.csv cannot be used"),
+    "metrics no number": ("metrics.csv", b"step,val_loss\n1,abc\n", r"metrics.csv, line 2, cannot be read \(.*'abc'\)"),
+    "binary metrics": ("metrics.csv", b"\xff\xfe\n", r"metrics.csv, line 1, cannot be read \(it is no UTF-8 text\)"),
+    "half a header": ("metrics.csv", b"step,val_lo", r"metrics.csv cannot be used \(no step is logged in it\)"),
     "settings no yaml": ("settings.yaml", b"a: [", "settings.yaml cannot be used"),
-    "settings a list": ("settings.yaml", b"- 1", r"settings.yaml cannot be used \(it is not a mapping"),
-    "evaluation no json": ("evaluation.json", b"{", f"evaluation.json cannot be used.*`{COMMAND} evaluate --from"),
+    "settings cut off": ("settings.yaml", b"seed: 1\nnetwork: wo", "settings.yaml cannot be used .*no end"),
+    "settings of one": ("settings.yaml", b"training: 5\n", r"settings.yaml cannot be used \(it is not a mapping"),
+    "settings of words": ("settings.yaml", b"training: {global_batch_size: x}\n", "settings.yaml cannot be used.*'x'"),
+    "settings a list": ("settings.yaml", b"- 1\n", r"settings.yaml cannot be used \(it is not a mapping"),
+    "evaluation no json": ("evaluation.json", b"{", "evaluation.json cannot be used.*`evaluate --from"),
     "evaluation a list": ("evaluation.json", b"[1]", r"evaluation.json cannot be used \(it is not a mapping"),
     "evaluation no number": ("evaluation.json", b'{"test_loss": "x"}', "evaluation.json cannot be used"),
     "evaluation of null": ("evaluation.json", b'{"test_loss": null}', "evaluation.json cannot be used"),
@@ -41,7 +46,7 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, file: str | None, con
         if file != "x.txt":
             write_run(run)
         (run / file).write_bytes(content)
-    with pytest.raises(ReportError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         make_report(run)
     assert "\n" not in str(caught.value)
     assert not (run / names.REPORT_FOLDER).exists()

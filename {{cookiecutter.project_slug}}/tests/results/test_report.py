@@ -203,7 +203,7 @@ def test_metrics_alone_are_enough(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_counts_its_later_rows(tmp_path: Path) -> None:
-    (tmp_path / names.METRICS_FILE).write_text("step,val_loss\n0,1\n2,3\n4,5\n2,30\n4,50\n,7\n")
+    (tmp_path / names.METRICS_FILE).write_text("step,val_loss\n0,1\n2,3\n4,5\n2,30\n4,50\n")
     steps, values = read_run(tmp_path).curves["val_loss"]
     assert steps.tolist() == [0, 2, 4] and values.tolist() == [1, 30, 50]
 

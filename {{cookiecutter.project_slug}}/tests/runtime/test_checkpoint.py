@@ -10,13 +10,13 @@ from {{cookiecutter.__package_name}}.runtime import checkpoint, seal
 
 @pytest.fixture
 def checkpoints(tmp_path: Path) -> Path:
-    """Sealed checkpoints of steps 2 and 10; then one without its seal, one that NeMo has marked, and something else."""
+    """Sealed checkpoints of steps 2 and 10; then marked ones, one of them without its seal, and something else."""
     for name in ("step=2-val_loss=0.5", "step=2-last", "step=10-last", "step=30-last", "step=30-val_loss=0.1", "notes"):
         (tmp_path / name / "weights").mkdir(parents=True)
         (tmp_path / name / seal.SEAL).write_text("{}")
     (tmp_path / "step=20-last" / "weights").mkdir(parents=True)
     (tmp_path / "step=20-val_loss=0.2").mkdir()
-    for name in ("step=30-last", "step=30-val_loss=0.1"):
+    for name in ("step=20-last", "step=20-val_loss=0.2", "step=30-last", "step=30-val_loss=0.1"):
         (tmp_path / f"{name}-unfinished").touch()
     return tmp_path
 
@@ -31,6 +31,41 @@ def test_a_damaged_best_checkpoint_is_refused(checkpoints: Path) -> None:
     (checkpoints / "step=2-val_loss=0.5" / seal.SEAL).write_text('{"weights/common.pt": {"bytes": 1, "crc32": 2}}')
     with pytest.raises(UserError, match=r"step=2-val_loss=0.5 is damaged \(weights/common.pt is missing\): restore it"):
         checkpoint.best_checkpoint(checkpoints)
+
+
+def lose_seal(path: Path) -> None:
+    (path / seal.SEAL).unlink()
+
+
+def test_a_run_does_not_go_back_behind_checkpoints_that_lost_their_seal(checkpoints: Path) -> None:
+    lose_seal(checkpoints / "step=10-last")
+    lost = r"step=10-last lost files.json, .*: copy it again with them, or delete these folders to go on from step 2$"
+    with pytest.raises(UserError, match=lost):
+        checkpoint.last_checkpoint(checkpoints)
+    for name in ("step=2-last", "step=2-val_loss=0.5"):
+        lose_seal(checkpoints / name)
+    lost = r"(step=2-\S+, ){2}step=10-last lost .* delete these folders to go on from step 0$"
+    with pytest.raises(UserError, match=lost) as caught:
+        checkpoint.last_checkpoint(checkpoints)
+    assert str(checkpoints) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_lost_its_seal_is_not_needed_where_a_whole_one_is_as_new(checkpoints: Path) -> None:
+    lose_seal(checkpoints / "step=2-last")
+    last = checkpoint.last_checkpoint(checkpoints)
+    assert last is not None and last.name == "step=10-last"
+
+
+def test_the_best_checkpoint_does_not_give_way_to_a_worse_one_if_it_lost_its_seal(checkpoints: Path) -> None:
+    (checkpoints / "step=9-val_loss=0.4").mkdir()
+    with pytest.raises(UserError, match=r"step=9-val_loss=0.4 lost files.json, .*: copy it again with that, or train"):
+        checkpoint.best_checkpoint(checkpoints)
+
+
+@pytest.mark.parametrize("content", [b"junk", b"\xff", b"[]", b"null", b'{"a": 1}', b'{"a": {}}'])
+def test_a_seal_that_cannot_be_read_is_damage(content: bytes, checkpoints: Path) -> None:
+    (checkpoints / "step=10-last" / seal.SEAL).write_bytes(content)
+    assert seal.damage(checkpoints / "step=10-last") == "files.json cannot be read"
 
 
 def test_only_the_newest_last_checkpoint_and_the_one_before_are_kept(checkpoints: Path) -> None:

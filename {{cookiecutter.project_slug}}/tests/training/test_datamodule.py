@@ -13,6 +13,7 @@ from {{cookiecutter.__package_name}}.contracts.errors import UserError
 from {{cookiecutter.__package_name}}.contracts.item import PADDING_IDX, DataError, Indices, Item, Key
 from {{cookiecutter.__package_name}}.contracts.view import split_validation
 from {{cookiecutter.__package_name}}.model.config import NETWORKS
+from {{cookiecutter.__package_name}}.training import datamodule
 from {{cookiecutter.__package_name}}.training.datamodule import DataModule
 from {{cookiecutter.__package_name}}.training.resampling import resample
 
@@ -217,6 +218,23 @@ def test_a_checkpoint_that_does_not_say_how_far_in_the_data_it_is_is_not_resumed
     module.trainer.global_step = 3
     with pytest.raises(UserError, match=r"does not say how far in the data it is: .* begin a new run in another --run"):
         module.train_dataloader()
+
+
+def test_the_checkpoint_of_another_run_is_not_gone_on_with(data):
+    begun = data().state_dict()
+    with pytest.raises(UserError, match=r"not of the run in .*settings.yaml was changed: it has --seed 7, not 8; put"):
+        data(settings=change(SETTINGS, seed=8)).load_state_dict(begun)
+
+
+def test_a_checkpoint_of_a_version_that_did_not_save_settings_or_had_others_is_gone_on_with(data, monkeypatch):
+    monkeypatch.setattr(datamodule, "update_num_microbatches", lambda **counts: None)
+    begun = data().state_dict()
+    others = begun["settings"] | {"data.of_another_version": 1}
+    del others["seed"]
+    for state in (begun, {**begun, "settings": others}, {name: begun[name] for name in begun if name != "settings"}):
+        module = data(settings=change(SETTINGS, training={"max_steps": 9}))
+        module.load_state_dict(state)
+        assert module.is_resumed
 
 
 def test_other_training_data_are_not_gone_on_with(data):

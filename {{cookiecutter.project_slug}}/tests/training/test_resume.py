@@ -17,7 +17,7 @@ from {{cookiecutter.__package_name}}.model.config import NETWORKS
 from {{cookiecutter.__package_name}}.model.settings import LAYOUTS
 from {{cookiecutter.__package_name}}.proof.differences import BOUNDS, compare
 from {{cookiecutter.__package_name}}.proof.ranks import RanksFailed, run_ranks
-from {{cookiecutter.__package_name}}.runtime.checkpoint import best_checkpoint, last_checkpoint
+from {{cookiecutter.__package_name}}.runtime.checkpoint import Checkpoint, best_checkpoint, last_checkpoint
 from {{cookiecutter.__package_name}}.training import train as training
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -147,6 +147,18 @@ def test_a_run_is_not_resumed_with_other_data(other, missing, stopped, monkeypat
     assert {path: path.read_bytes() for path in Path(stopped.run_dir).rglob("*") if path.is_file()} == before
 
 
+def test_a_checkpoint_of_another_run_is_refused_before_anything_is_written(stopped, tmp_path):
+    other = change(stopped, run_dir=str(tmp_path / "other"), seed=5)
+    in_layout(in_ranks.stop, other, 7)
+    last = Path(stopped.run_dir) / names.CHECKPOINTS_FOLDER / "step=7-last"
+    shutil.rmtree(last)
+    shutil.copytree(Path(other.run_dir) / names.CHECKPOINTS_FOLDER / last.name, last)
+    before = {path: path.read_bytes() for path in Path(stopped.run_dir).rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=rf"not of the run in {stopped.run_dir}, .* has --seed 5, not {stopped.seed};"):
+        training.train(stopped)
+    assert {path: path.read_bytes() for path in Path(stopped.run_dir).rglob("*") if path.is_file()} == before
+
+
 def test_a_run_whose_settings_are_lost_is_not_overwritten(stopped):
     (Path(stopped.run_dir) / names.SETTINGS_FILE).unlink()
     with pytest.raises(UserError, match=r"has checkpoints but no settings.yaml: restore it"):
@@ -254,7 +266,8 @@ def test_if_every_checkpoint_is_damaged_the_run_does_not_silently_start_anew(sto
 
 def test_a_checkpoint_that_was_never_finished_does_not_count(stopped):
     folder = Path(stopped.run_dir) / names.CHECKPOINTS_FOLDER
-    (folder / "step=7-last" / "files.json").unlink()  # it is written last
+    (folder / "step=7-last" / "files.json").unlink()
+    (folder / f"step=7-last{Checkpoint.UNFINISHED_CHECKPOINT_SUFFIX}").touch()
     assert last_checkpoint(folder).name == "step=5-last"
 
 

@@ -38,12 +38,13 @@ def test_a_folder_without_a_run_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("sede: 3", "there is no setting sede"),
-        ("data:\n  num_wokers: 2", "there is no setting num_wokers"),
-        ("a: [1", "while parsing"),
+        ("sede: 3\n", "there is no setting sede"),
+        ("data:\n  num_wokers: 2\n", "there is no setting num_wokers"),
+        ("a: [1\n", "while parsing"),
         ("", "got None"),
-        ("just words", "got 'just words'"),
-        ("data: all", "got 'all'"),
+        ("seed: 3\ntraining:\n  max_steps: 1", "its last line has no end"),
+        ("just words\n", "got 'just words'"),
+        ("data: all\n", "got 'all'"),
     ],
 )
 def test_settings_that_cannot_be_read_are_one_line_with_file_and_reason(tmp_path, text, reason):
@@ -52,6 +53,17 @@ def test_settings_that_cannot_be_read_are_one_line_with_file_and_reason(tmp_path
         load_settings(tmp_path)
     assert str(tmp_path / SETTINGS_FILE) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_number_that_yaml_takes_for_a_word_is_one(tmp_path):
+    (tmp_path / SETTINGS_FILE).write_text("training:\n  lr: 1e-3\n")
+    assert load_settings(tmp_path).training.lr == 0.001
+
+
+def test_what_is_no_file_is_one_line(tmp_path):
+    (tmp_path / SETTINGS_FILE).mkdir()
+    with pytest.raises(UserError, match=r"settings\.yaml cannot be read"):
+        load_settings(tmp_path)
 
 
 SAVED = change(

@@ -8,9 +8,10 @@
     config.py    the pairing of network, data, loss and results
     names.py     files of a run and names of figures
     errors.py, files.py   how a mistake is told, how a file is written whole
+    reading.py   how a run's files are read by all who read them
 
 What `model/figures.py` must give says `drawing/theme.py`, and what `model/plain.py` must, `results/export.py`.
 
-`item.py`, `settings.py`, `settings_check.py`, `names.py`, `errors.py` and `files.py` need no torch, so that `--help` is
-answered at once.
+`item.py`, `settings.py`, `settings_check.py`, `names.py`, `errors.py`, `files.py` and `reading.py` need no torch, so
+that `--help` is answered at once.
 """

@@ -40,8 +40,8 @@ FROM_RUN = "from_run"  # the run folder this one started from, or null; read by 
 
 # Files and folders of a run.
 SETTINGS_FILE = "settings.yaml"  # written by training; read by every command that takes up a run
-METRICS_FILE = "metrics.csv"  # written by training.logs; read by results.report
-EVALUATION_FILE = "evaluation.json"  # written by results.evaluate; read by results.report
+METRICS_FILE = "metrics.csv"  # written by training.table; read with contracts.reading
+EVALUATION_FILE = "evaluation.json"  # written by results.evaluate; read with contracts.reading
 OUTPUTS_FILE = "outputs.npz"  # written by results.evaluate; read by results.report
 PREDICTIONS_FILE = "predictions.csv"  # written by results.evaluate; read by the user
 PREDICTED_ARRAYS_FILE = "predictions.npz"  # the same, of what has more than one number an item

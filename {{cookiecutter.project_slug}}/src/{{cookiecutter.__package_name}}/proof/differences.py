@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import warnings
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 
 from ..contracts import names
+from ..contracts.reading import read_metrics
 from ..runtime.checkpoint import last_checkpoint, weights
 
 WEIGHTS = "module."
@@ -63,9 +63,8 @@ def compare(run: Path, reference: Path) -> Differences:
 
 
 def _logged(run: Path) -> dict[str, list[float]]:
-    with (run / names.METRICS_FILE).open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {name: [float(row[name]) for row in rows if row[name]] for name in rows[0]}
+    columns, rows = read_metrics(run / names.METRICS_FILE)
+    return {name: [float(row[name]) for row in rows if row[name]] for name in columns}
 
 
 def _largest_difference(ours: list[float], theirs: list[float]) -> float:

@@ -5,8 +5,6 @@ a run copied from a GPU machine can be looked at on a laptop. If the run started
 first. Curves and figures are there for every model (`curves.py`); what is shown of outputs says `model/figures.py`.
 """
 
-import csv
-import json
 import math
 import re
 import shlex
@@ -25,13 +23,13 @@ from ..contracts import names
 from ..contracts.errors import UserError, need
 from ..contracts.files import write_whole_folder
 from ..contracts.given import Given, NotGivenError
+from ..contracts.reading import NO_NUMBERS, mapping, read_evaluation, read_metrics, read_whole
 from ..drawing.theme import Array, Picture, render
 from ..model import figures
 from . import curves
 from .drawings import check_shares, drawings, figure
 from .page import Chapter, page
 
-NO_NUMBERS = (names.COUNTS, names.COUNTED, names.REFERENCES)  # in evaluation.json
 COMMAND = (__package__ or "").partition(".")[0].replace("_", "-")  # as the installed package calls its command
 
 
@@ -60,8 +58,8 @@ def make_report(run: Path) -> Path:
         The path of the page.
 
     Raises:
-        ReportError: If the folder holds no run, or a file in it cannot be read.
-        UserError: `model/figures.py` does not give what it should.
+        UserError: the folder holds no run, a file in it cannot be read, or `model/figures.py` does not give what it
+            should.
     """
     need(figures, "SHARES", "pictures")
     check_shares(figures.SHARES)
@@ -89,13 +87,13 @@ def read_run(folder: Path) -> Run:
     if not (folder / names.METRICS_FILE).is_file():
         hint = f"is it a run folder? A run lies in runs/ and writes {names.METRICS_FILE} at its first logged step"
         raise ReportError(f"{folder} has no {names.METRICS_FILE}: {hint}")
-    again = f"write it again with `{_evaluate(folder)}`"
+    evaluation = folder / names.EVALUATION_FILE
     return Run(
         folder,
-        curves=_read(folder / names.METRICS_FILE, _read_metrics, "train the run again, or mend that line"),
-        settings=_read(folder / names.SETTINGS_FILE, _read_settings, "mend it, or delete it to leave the settings out"),
-        evaluation=_read(folder / names.EVALUATION_FILE, _read_evaluation, again),
-        outputs=_read(folder / names.OUTPUTS_FILE, _read_outputs, again),
+        curves=_read_curves(folder / names.METRICS_FILE),
+        settings=_read(folder / names.SETTINGS_FILE, _read_settings, "mend it, or restore it from a copy"),
+        evaluation=read_evaluation(evaluation) if evaluation.exists() else {},
+        outputs=_read(folder / names.OUTPUTS_FILE, _read_outputs, f"write it again with `{_evaluate(folder)}`"),
     )
 
 
@@ -112,7 +110,7 @@ def read_chain(run: Path) -> tuple[list[Run], str]:
         seen.add(parent.resolve())
         try:
             runs.insert(0, read_run(parent))
-        except ReportError as error:
+        except UserError as error:
             return runs, f"The run this one started from, {start}, is left out. {error}."
     return runs, ""
 
@@ -127,45 +125,23 @@ def _read(path: Path, reader: Callable[[Path], dict[str, Any]], mend: str) -> di
         raise ReportError(f"{path} cannot be used ({' '.join(str(error).split())}): {mend}") from error
 
 
-def _read_metrics(path: Path) -> dict[str, tuple[Array, Array]]:
+def _read_curves(path: Path) -> dict[str, tuple[Array, Array]]:
     """Read the sparse table column by column; of a step logged twice, as after a resume, the later row counts."""
     columns: dict[str, dict[float, float]] = {}
-    with path.open(newline="", encoding="utf-8") as lines:
-        for row in csv.DictReader(lines):
-            for name, cell in row.items():
-                if cell and name != names.STEP and row.get(names.STEP):
-                    columns.setdefault(name, {})[float(row[names.STEP])] = float(cell)
+    for row in read_metrics(path)[1]:
+        for name, cell in row.items():
+            if cell and name != names.STEP:
+                columns.setdefault(name, {})[float(row[names.STEP])] = float(cell)
     if not columns:
-        raise ValueError("no step is logged in it")
+        raise ReportError(f"{path} cannot be used (no step is logged in it): train the run again")
     pairs = {name: np.array(sorted(column.items())) for name, column in columns.items()}
     return {name: (pair[:, 0], pair[:, 1]) for name, pair in pairs.items()}
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
-    return _mapping(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-
-
-def _read_evaluation(path: Path) -> dict[str, Any]:
-    """Read figures as numbers; counts and references may be missing."""
-    evaluation = _mapping(json.loads(path.read_text(encoding="utf-8")))
-    numbers = _numbers({name: value for name, value in evaluation.items() if name not in NO_NUMBERS})
-    references = _mapping(evaluation.get(names.REFERENCES, {}))
-    return {
-        **evaluation,
-        **numbers,
-        names.COUNTS: _numbers(evaluation.get(names.COUNTS, {})),
-        names.REFERENCES: {name: _numbers(reached) for name, reached in references.items()},
-    }
-
-
-def _numbers(values: Any) -> dict[str, float]:
-    return {name: float(value) for name, value in _mapping(values).items()}
-
-
-def _mapping(values: Any) -> dict[str, Any]:
-    if not isinstance(values, dict):
-        raise ValueError("it is not a mapping of names to values")
-    return values
+    settings = mapping(yaml.safe_load(read_whole(path)) or {})
+    int(mapping(settings.get("training", {})).get("global_batch_size", 0))  # the one number that is counted with here
+    return settings
 
 
 def _read_outputs(path: Path) -> dict[str, Array]:

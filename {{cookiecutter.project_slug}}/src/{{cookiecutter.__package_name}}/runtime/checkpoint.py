@@ -1,12 +1,16 @@
 """Saving checkpoints with NeMo's ModelCheckpoint, and finding whole ones again.
 
-A checkpoint is whole if it is sealed (`seal.py`) and as it was then. Two `-last` checkpoints are kept, so that there is
-one to go back to when the newest is damaged.
+A checkpoint is whole if it is sealed (`seal.py`) and as it was then. While one is written or removed, NeMo's marker
+lies beside it, at whatever moment the process is killed; so one with neither seal nor marker has lost its seal since,
+in a copy that left it out. Two `-last` checkpoints are kept, so that there is one to go back to when the newest is
+damaged.
 """
 
 from __future__ import annotations
 
 import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,7 @@ from nemo.lightning.pytorch import callbacks as nemo
 
 from ..contracts.errors import UserError
 from .failures import tell
-from .seal import clear, damage, is_sealed, seal
+from .seal import SEAL, damage, is_sealed, seal
 
 _UNFINISHED = nemo.ModelCheckpoint.UNFINISHED_CHECKPOINT_SUFFIX
 _LAST = "-last"
@@ -60,15 +64,25 @@ class Checkpoint(nemo.ModelCheckpoint):
         super().load_state_dict(state_dict | moved)
 
     def _save_checkpoint(self, trainer: Any, filepath: str) -> None:
-        """Save, seal, and remove the `-last` checkpoints before the previous one."""
+        """Save, and remove the `-last` checkpoints before the previous one."""
         checkpoint = Path(ckpt_to_dir(filepath))
-        if trainer.is_global_zero:
-            clear(checkpoint)  # of a step that is trained again; NeMo's barrier follows before anything is written
+        if trainer.is_global_zero and checkpoint.exists():  # of a step that is trained again
+            self.set_checkpoint_unfinished_marker(filepath)
+            shutil.rmtree(checkpoint, ignore_errors=True)  # NeMo's barrier follows before anything is written
         super()._save_checkpoint(trainer, filepath)
-        seal(checkpoint)
         if checkpoint.name.endswith(_LAST):
             for old in trainer.strategy.broadcast(_superseded(checkpoint.parent)):
                 self._remove_checkpoint(trainer, old)
+
+    def _get_finalize_save_checkpoint_callback(self, trainer: Any, filepath: str, step: int) -> Callable[[], None]:
+        """Seal what all ranks have written, before NeMo removes its marker."""
+        finish = super()._get_finalize_save_checkpoint_callback(trainer, filepath, step)
+
+        def seal_and_finish() -> None:
+            seal(Path(ckpt_to_dir(filepath)))
+            finish()
+
+        return seal_and_finish
 
     def _should_remove_checkpoint(self, trainer: Any, previous: str, current: str) -> bool:
         """Leave the previous `-last` checkpoint to `_save_checkpoint`."""
@@ -118,28 +132,46 @@ def last_checkpoint(folder: Path) -> Path | None:
     """Return the newest checkpoint to resume from, or None if none was ever finished; say which ones are damaged.
 
     Raises:
-        UserError: all of them are damaged.
+        UserError: all of them are damaged, or one of a later step has lost its seal.
     """
     finished = sorted(_finished(folder), key=lambda path: (step_of(path), path.name.endswith(_LAST)), reverse=True)
-    for checkpoint in finished:
+    sealed, newest = [path for path in finished if is_sealed(path)], None
+    for checkpoint in sealed:
         problem = damage(checkpoint)
         if problem is None:
-            return checkpoint
+            newest = checkpoint
+            break
         tell(f"checkpoint {checkpoint} is damaged ({problem}): looking for one before it")
-    if finished:
+    if sealed and newest is None:
         raise UserError(f"every checkpoint in {folder} is damaged: restore one, or train anew in another --run_dir")
-    return None
+    _check_seals([path for path in reversed(finished) if path not in sealed], newest)
+    return newest
+
+
+def _check_seals(unsealed: list[Path], newest: Path | None) -> None:
+    """Raise a UserError if there are unsealed checkpoints of later steps than the newest whole one."""
+    step = step_of(newest) if newest else 0
+    if lost := [path.name for path in unsealed if step_of(path) > step]:
+        raise UserError(
+            f"of the checkpoints in {unsealed[0].parent}, {', '.join(lost)} lost {SEAL}, which tells whether they are "
+            f"whole: copy it again with them, or delete these folders to go on from step {step}"
+        )
 
 
 def best_checkpoint(folder: Path) -> Path:
     """Return the checkpoint with the best validation; its distributed weights are in `weights/`.
 
     Raises:
-        UserError: there is none, or it is damaged.
+        UserError: there is none, or it is damaged, or has lost its seal.
     """
     best = min((path for path in _finished(folder) if not path.name.endswith(_LAST)), key=score_of, default=None)
     if best is None:
         raise UserError(f"{folder} holds no finished checkpoint of a validation: train the run to one")
+    if not is_sealed(best):
+        raise UserError(
+            f"checkpoint {best} lost {SEAL}, which tells whether it is whole: copy it again with that, or train the "
+            "run again"
+        )
     if problem := damage(best):
         raise UserError(f"checkpoint {best} is damaged ({problem}): restore it, or train the run again")
     return best
@@ -152,7 +184,7 @@ def weights(checkpoint: Path) -> Path:
 
 def _finished(folder: Path) -> list[Path]:
     """List the checkpoints that were saved to the end, and of which NeMo has not begun to remove anything."""
-    return [path for path in folder.glob("step=*") if is_sealed(path) and not Path(f"{path}{_UNFINISHED}").exists()]
+    return [path for path in folder.glob("step=*") if path.is_dir() and not Path(f"{path}{_UNFINISHED}").exists()]
 
 
 def score_of(path: Path) -> float:

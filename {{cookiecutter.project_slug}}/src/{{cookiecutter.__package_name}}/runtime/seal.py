@@ -1,12 +1,11 @@
 """The seal of a checkpoint: a list of its files with their sizes and checksums, written when all else is.
 
-A checkpoint without it was never finished; one that differs from it is damaged.
+A checkpoint that differs from it is damaged.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import zlib
 from pathlib import Path
 from typing import Any
@@ -32,12 +31,6 @@ def seal(checkpoint: Path) -> None:
     torch.distributed.barrier()
 
 
-def clear(checkpoint: Path) -> None:
-    """Remove a folder that is to be written again; its seal first, so that it is never half of a sealed one."""
-    (checkpoint / SEAL).unlink(missing_ok=True)
-    shutil.rmtree(checkpoint, ignore_errors=True)
-
-
 def is_sealed(checkpoint: Path) -> bool:
     """Tell whether the folder was written to its end."""
     return (checkpoint / SEAL).is_file()
@@ -47,15 +40,16 @@ def damage(checkpoint: Path) -> str | None:
     """Say how a sealed folder differs from what was written, or return None if it does not."""
     try:
         entries = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
-    except ValueError:
+        sizes = {name: entry["bytes"] for name, entry in entries.items()}
+    except (OSError, ValueError, AttributeError, TypeError, KeyError):
         return f"{SEAL} cannot be read"
-    for name, entry in entries.items():
+    for name, size in sizes.items():
         path = checkpoint / name
         if not path.is_file():
             return f"{name} is missing"
-        if path.stat().st_size != entry["bytes"]:
-            return f"{name} has {path.stat().st_size} bytes, not {entry['bytes']}"
-        if _entry(path) != entry:
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} bytes, not {size}"
+        if _entry(path) != entries[name]:
             return f"{name} has another checksum"
     return None
 

@@ -20,12 +20,14 @@ from torch import Tensor
 from ..contracts.config import NetworkConfig
 from ..contracts.errors import UserError
 from ..contracts.item import DataError, Dataset, Key, checked, keys_of
+from ..contracts.names import SETTINGS_FILE
 from ..contracts.settings import RunSettings
 from ..contracts.view import Section, View, collate
 from ..runtime.loader import Sampler
 from .resampling import PaddedToMultiple, resample
+from .run_settings import kept, others_than
 
-CONSUMED_SAMPLES, FINGERPRINT = "consumed_samples", "fingerprint"
+CONSUMED_SAMPLES, FINGERPRINT, KEPT = "consumed_samples", "fingerprint", "settings"
 
 
 class DataModule(pl.LightningDataModule):
@@ -128,16 +130,23 @@ class DataModule(pl.LightningDataModule):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the training position and in which data, for the checkpoint."""
+        """Return the training position, in which data and of which run, for the checkpoint."""
         steps = self.trainer.global_step - self.data_sampler.init_global_step
-        return {CONSUMED_SAMPLES: self.data_sampler.compute_consumed_samples(steps), FINGERPRINT: self.fingerprint}
+        consumed = self.data_sampler.compute_consumed_samples(steps)
+        return {CONSUMED_SAMPLES: consumed, FINGERPRINT: self.fingerprint, KEPT: kept(self.settings)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the training position of a checkpoint, with whatever batch sizes this run has.
 
         Raises:
+            UserError: the checkpoint is another run's.
             DataError: the training items are others than those that the run began with.
         """
+        if others := others_than(state_dict.get(KEPT, {}), self.settings):  # older versions did not save them
+            raise UserError(
+                f"the checkpoint is not of the run in {self.settings.run_dir}, or its {SETTINGS_FILE} was changed: it "
+                f"has {others}; put back what belongs to the run, or begin a new one in another --run_dir"
+            )
         if state_dict[FINGERPRINT] != self.fingerprint:
             raise DataError(
                 "the training data are not those that the run began with (their number, the first or the last item): "

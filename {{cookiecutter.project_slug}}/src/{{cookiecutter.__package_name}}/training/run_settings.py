@@ -5,6 +5,7 @@ A file of its own because `contracts/settings.py` knows values only, and no file
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -16,6 +17,7 @@ import yaml
 from ..contracts.errors import UserError
 from ..contracts.files import write_whole
 from ..contracts.names import CHECKPOINTS_FOLDER, SETTINGS_FILE
+from ..contracts.reading import read_whole
 from ..contracts.settings import RunSettings
 from ..model.settings import DataSettings, ModelSettings, Settings
 from .lock import check_unlocked
@@ -50,11 +52,11 @@ def load_settings(run: Path) -> Settings:
     """
     path = run / SETTINGS_FILE
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.safe_load(read_whole(path))
         settings: Settings = _from_dict(Settings, values)
     except FileNotFoundError:
         raise UserError(f"{run} holds no run ({SETTINGS_FILE} is missing): give the folder of a training") from None
-    except (TypeError, ValueError, yaml.YAMLError) as error:
+    except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} cannot be read ({reason}): mend it, or train again") from error
     return settings
@@ -77,9 +79,14 @@ def _from_dict(cls: type, values: dict[str, Any]) -> Any:
 
 
 def _of_type(hint: Any, value: Any) -> Any:
-    """Return a value as its setting has it: YAML makes lists of tuples."""
-    is_tuple = tuple in {get_origin(kind) or kind for kind in (hint, *get_args(hint))}
-    return tuple(value) if is_tuple and isinstance(value, list) else value
+    """Return a value as its setting has it: YAML makes lists of tuples, and takes 1e-3 for a word."""
+    kinds = {get_origin(kind) or kind for kind in (hint, *get_args(hint))}
+    if tuple in kinds and isinstance(value, list):
+        return tuple(value)
+    if float in kinds and isinstance(value, str):
+        with suppress(ValueError):
+            return float(value)
+    return value
 
 
 def holds_run(settings: Settings) -> bool:
@@ -97,7 +104,7 @@ def holds_run(settings: Settings) -> bool:
         check_writable(run)
         return False
     if not settings.resume:
-        state = "a run" if has_checkpoints else "a run without a checkpoint, so that nothing is lost if you delete it"
+        state = "a run" if has_checkpoints else "a run without a checkpoint"
         raise UserError(f"{run} already holds {state}: go on with it (--resume true), or choose another --run_dir")
     check_same_run(settings, load_settings(run))
     return True
@@ -115,13 +122,22 @@ def check_writable(folder: Path) -> None:
 
 def check_same_run(settings: Settings, saved: Settings) -> None:
     """Raise a UserError if resuming with these settings would be another run, or would silently keep the old value."""
-    values = {name: (attrgetter(name)(settings), attrgetter(name)(saved)) for name in _KEPT}
-    others = [f"--{name} {old}, not {value}" for name, (value, old) in values.items() if value != old]
-    if others:
+    if others := others_than(kept(saved), settings):
         raise UserError(
-            f"the run in {settings.run_dir} has {'; '.join(others)}, and keeps what it has: resume with that, or "
-            "choose another --run_dir"
+            f"the run in {settings.run_dir} has {others}, and keeps what it has: resume with that, or choose another "
+            "--run_dir"
         )
+
+
+def kept(settings: RunSettings) -> dict[str, Any]:
+    """Return the settings that make a run what it is, and that a resumed one keeps, by their dotted names."""
+    return {name: attrgetter(name)(settings) for name in _KEPT}
+
+
+def others_than(before: dict[str, Any], settings: RunSettings) -> str:
+    """Say which of the kept settings were others before, of those that both versions of the project have."""
+    pairs = [(name, before[name], value) for name, value in kept(settings).items() if name in before]
+    return "; ".join(f"--{name} {old}, not {value}" for name, old, value in pairs if value != old)
 
 
 def check_same_sizes(settings: Settings, saved: Settings) -> None:

@@ -13,16 +13,17 @@ from lightning.pytorch.utilities import rank_zero_only
 from ..contracts.errors import UserError
 from ..contracts.files import write_whole
 from ..contracts.names import STEP, is_measured
+from ..contracts.reading import read_metrics
 
 
 def check_figures(table: Path, figures: tuple[str, ...]) -> None:
     """Hold what a run is going to log against the table that it goes on with; what is measured may differ.
 
     Raises:
-        UserError: the loss has got other names meanwhile.
+        UserError: the loss has got other names meanwhile, or the table cannot be read.
     """
-    header = table.read_text(encoding="utf-8").partition("\n")[0] if table.exists() else ""
-    logged = {name for name in header.split(",") if name not in ("", STEP) and not is_measured(name)}
+    columns, _ = read_metrics(table)
+    logged = {name for name in columns if name != STEP and not is_measured(name)}
     if logged and logged != set(figures):
         raise UserError(
             f"{table} and the loss of now differ in {', '.join(sorted(logged ^ set(figures)))}: "
@@ -58,15 +59,15 @@ class CsvLog(Logger):
 
         What another device has measured, where the run was before, keeps its columns.
         """
-        if self.path.exists():
-            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-            rows = csv.DictReader(line for line in lines if line.endswith("\n"))
-            measured = filter(is_measured, rows.fieldnames or ())
-            self.columns = tuple(dict.fromkeys((*self.columns, *measured)))
-            with write_whole(self.path) as file:
-                writer = csv.DictWriter(file, (STEP, *self.columns), extrasaction="ignore", lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(row for row in rows if int(row[STEP]) <= step)
+        columns, rows = read_metrics(self.path) if step else ((), [])
+        if not columns:
+            self.path.unlink(missing_ok=True)  # of what is left of it nothing counts
+            return
+        self.columns = tuple(dict.fromkeys((*self.columns, *filter(is_measured, columns))))
+        with write_whole(self.path) as file:
+            writer = csv.DictWriter(file, (STEP, *self.columns), extrasaction="ignore", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(row for row in rows if int(row[STEP]) <= step)
 
     def _append(self, row: dict[str, Any]) -> None:
         is_new = not self.path.exists()

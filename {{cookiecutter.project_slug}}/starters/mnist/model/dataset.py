@@ -22,7 +22,7 @@ def prepare(settings: Settings) -> None:
     """Fetch what is missing of the full set into `<root>/MNIST/raw` (55 MB unpacked), if the settings ask for it.
 
     Raises:
-        DataError: the download failed, or a file that was already there is damaged.
+        DataError: the download failed, or a file that was already there is not MNIST's.
     """
     if settings.data.dataset == "full" and settings.data.download:
         for train in (True, False):
@@ -65,7 +65,10 @@ class MNISTCustom(MNIST):
         "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
     }
     suffix = ""
-    remedy = "delete its folder, and run with --data.download true"
+    remedy = (
+        "for MNIST, name another --data.root and run with --data.download true; for data of your own, "
+        "docs/make-it-yours.md says how"
+    )
 
     def __init__(self, root: str | Path, train: bool = True, download: bool = False) -> None:
         """Load one split into memory.
@@ -76,7 +79,7 @@ class MNISTCustom(MNIST):
             download: Fetch whatever is missing with torchvision's own download.
 
         Raises:
-            DataError: A file is missing or damaged, or the download failed.
+            DataError: A file is missing, damaged or not MNIST's, or the download failed.
         """
         # Past MNIST.__init__, which would prefer an old `processed/*.pt` to the files that are checked here.
         super(MNIST, self).__init__(str(root))
@@ -100,7 +103,10 @@ class MNISTCustom(MNIST):
         return str(Path(self.root) / "MNIST" / "processed")
 
     def download(self) -> None:
-        """Fetch whatever is missing; DataError if that fails."""
+        """Fetch all four files if one is missing; DataError if that fails, or would overwrite what is not MNIST's."""
+        for path in Path(self.raw_folder).glob("*-ubyte"):
+            if path.name in self.sha256:
+                self._read(path.name)
         try:
             super().download()
         except (OSError, RuntimeError) as error:
@@ -169,7 +175,7 @@ def read_idx(path: Path, sha256: str, remedy: str) -> np.ndarray:
         A new uint8 array of the shape that the file's header announces.
 
     Raises:
-        DataError: The file is missing, unreadable, cut short or altered.
+        DataError: The file is missing, unreadable, cut short, altered or another.
     """
     try:
         raw = path.read_bytes()
@@ -180,7 +186,7 @@ def read_idx(path: Path, sha256: str, remedy: str) -> np.ndarray:
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read ({one_line(error)}): {remedy}") from error
     if hashlib.sha256(raw).hexdigest() != sha256:
-        raise DataError(f"{path} is damaged (its {len(raw):,} bytes do not add up to MNIST's checksum): {remedy}")
+        raise DataError(f"{path} is not MNIST's, or damaged (its {len(raw):,} bytes have another checksum): {remedy}")
     ndim = raw[3]  # header: 0, 0, dtype (8 is uint8), ndim, then each dimension as a big-endian uint32
     shape = np.frombuffer(raw, dtype=">u4", count=ndim, offset=4)
     return np.frombuffer(raw, dtype=np.uint8, offset=4 + 4 * ndim).reshape(shape).copy()

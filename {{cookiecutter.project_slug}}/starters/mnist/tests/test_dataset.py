@@ -215,10 +215,10 @@ def make_it_a_folder(path):
 
 DAMAGE = {
     remove: "is missing",
-    empty: "is damaged",
+    empty: "or damaged",
     cut_short: "cannot be read",
     flip_one_bit: "cannot be read",
-    change_one_pixel: "is damaged",
+    change_one_pixel: "or damaged",
     garble_the_packing: "cannot be read",
     make_it_text: "cannot be read",
     make_it_a_folder: "cannot be read",
@@ -244,12 +244,12 @@ def test_damaged_full_set(torchvision_root, tmp_path, damage, name):
     damage(path)
     with pytest.raises(DataError) as caught:
         MNISTCustom(tmp_path, train=False)
-    what = "is missing" if damage is remove else "is damaged"
+    what = "is missing" if damage is remove else "is not MNIST's, or damaged"
     assert_message_for_a_person(str(caught.value), str(path), what, "run with --data.download true")
 
 
 def test_a_part_of_the_training_set_is_not_the_full_set(torchvision_root):
-    with pytest.raises(DataError, match=r"train-images-idx3-ubyte is damaged .its 7,840,016 bytes"):
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte is not MNIST's, or damaged .its 7,840,016 bytes"):
         MNISTCustom(torchvision_root, train=True)
 
 
@@ -264,11 +264,29 @@ def test_a_download_is_torchvisions_and_is_checked(torchvision_root, tmp_path, m
         shutil.copytree(torchvision_root, tmp_path, dirs_exist_ok=True)
 
     monkeypatch.setattr(MNIST, "download", fake_download)
-    with pytest.raises(DataError, match="train-images-idx3-ubyte is damaged"):
+    with pytest.raises(DataError, match="train-images-idx3-ubyte is not MNIST's"):
         prepare(full(tmp_path, download=True))
     monkeypatch.setattr(MNISTCustom, "sha256", EmbeddedMNIST.sha256)
     prepare(full(tmp_path, download=True))
     assert set(calls) == {str(tmp_path / "MNIST" / "raw")}
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_data_of_ones_own_are_told_from_mnist_and_left_alone(torchvision_root, tmp_path, monkeypatch, missing):
+    """Also where torchvision would fetch all four files, since one is missing, over those that are there."""
+    shutil.copytree(torchvision_root, tmp_path, dirs_exist_ok=True)
+    raw = tmp_path / "MNIST" / "raw"
+    mine = b"\0\0\x08\x03" + b"\0\0\0\x02" * 3 + bytes(range(8))
+    (raw / "t10k-images-idx3-ubyte").write_bytes(mine)
+    if missing:
+        (raw / "t10k-labels-idx1-ubyte").unlink()
+    monkeypatch.setattr(MNIST, "download", lambda self: pytest.fail("downloaded"))
+    monkeypatch.setattr(MNISTCustom, "sha256", EmbeddedMNIST.sha256)
+    with pytest.raises(DataError) as caught:
+        MNISTCustom(tmp_path, train=False, download=missing)
+    told = "t10k-images-idx3-ubyte is not MNIST's", "another --data.root", "docs/make-it-yours.md"
+    assert_message_for_a_person(str(caught.value), *told)
+    assert "delete" not in str(caught.value) and (raw / "t10k-images-idx3-ubyte").read_bytes() == mine
 
 
 def test_nothing_is_downloaded_unasked(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from conftest import TINY, change, run
 from safetensors.torch import load_file
 from theirs import CLASSES, THEIRS, answer, make, saved, weights_of
 
+from {{cookiecutter.__package_name}}.contracts.errors import UserError
 from {{cookiecutter.__package_name}}.contracts.names import EVALUATION_FILE, WEIGHTS_FILE
 from {{cookiecutter.__package_name}}.model import plain
 from {{cookiecutter.__package_name}}.model.hugging_face import export
@@ -152,6 +153,13 @@ def test_the_card_tells_data_sizes_and_figures(exported, tmp_path):
     for words in ("# run\n", "2 layers, 16 features", "mask_probability: 0.25", "test_loss: 2.871\n", "EsmForMaskedLM"):
         assert words in card
     assert "counts" not in card.split("## Figures")[1]
+
+
+def test_an_evaluation_that_cannot_be_read_is_one_line(exported, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / EVALUATION_FILE).write_text('{"test_loss": 2.8')
+    with pytest.raises(UserError, match=r"evaluation.json cannot be used \(.*\): write it again with `evaluate --from "):
+        exported("masked")
 
 
 def test_the_command_exports_a_folder_again_over_an_older_export(tmp_path):

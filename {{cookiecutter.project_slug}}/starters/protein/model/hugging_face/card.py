@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import yaml
 
 from ...contracts.names import EVALUATION_FILE, VAL_LOSS
+from ...contracts.reading import read_evaluation
 from ..settings import Settings
 
 CARD_FILE = "README.md"
@@ -74,6 +74,6 @@ def _or_unknown(value: float | None) -> float | str:
 def _figures(evaluation: Path) -> str:
     if not evaluation.exists():
         return "The run was not evaluated when it was exported."
-    figures = json.loads(evaluation.read_text(encoding="utf-8"))
+    figures = read_evaluation(evaluation)
     scores = {name: value for name, value in figures.items() if name.startswith("test_") or name == "num_items"}
     return "\n".join(f"- {name}: {value:.4g}" for name, value in scores.items())
