@@ -190,6 +190,7 @@ tests/test_foreign_start.py
 tests/test_lacking.py
 tests/test_readme.py
 tests/test_rooms.py
+tests/test_told.py
 tests/training/test_counts.py
 tests/training/test_datamodule.py
 tests/training/test_keep.py

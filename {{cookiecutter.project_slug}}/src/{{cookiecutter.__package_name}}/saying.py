@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 
 PROG = (__package__ or "").replace("_", "-")
@@ -11,6 +12,11 @@ PROG = (__package__ or "").replace("_", "-")
 def is_first_rank() -> bool:
     """Tell whether no other process of the run speaks for this one."""
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
+
+
+def to_paste(*words: object) -> str:
+    """Return a command of this program that can be pasted into a shell, whatever characters its paths have."""
+    return shlex.join([PROG, *map(str, words)])
 
 
 def say(line: str) -> None:
