@@ -186,6 +186,7 @@ tests/stand_ins.py
 tests/test_broken_model.py
 tests/test_cli.py
 tests/test_doctor.py
+tests/test_environment.py
 tests/test_foreign_start.py
 tests/test_lacking.py
 tests/test_readme.py
