@@ -35,7 +35,7 @@ def test_the_steps_of_the_dockerfile_give_the_command(everything, tmp_path):
                 copied = f"{project.path / source}{'/.' if source == 'src' else ''}"
                 run_ok("cp", "-r", copied, target, cwd=tmp_path / "image", timeout=30)
         else:
-            words = "-m pip install --no-build-isolation --no-deps --no-index --upgrade --target".split()
+            words = ["-m", "pip", "install", "--no-build-isolation", "--no-deps", "--no-index", "--upgrade", "--target"]
             pip = shlex.join([sys.executable, *words, str(site)])  # either path may have a space
             command = re.sub(r"--mount=\S+", "", arguments).replace("pip install", pip)
             run_ok("sh", "-c", command, cwd=tmp_path / "image", timeout=200)
