@@ -8,12 +8,16 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
 VENV ?= .venv
 STARTER ?= mnist
 BIN := $(VENV)/bin
-PIP ?= $(BIN)/python -m pip
+PIP ?= "$(BIN)/python" -m pip
 PYTEST := "$(BIN)/python" -m pytest -n 2 --dist loadfile
 STAMP := $(VENV)/.template-installed
 export VIRTUAL_ENV := $(VENV)# where uv installs
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE := 1# no __pycache__ inside the template: it would be baked
+
+ifneq ($(word 2,$(VENV)),)
+$(error VENV=$(VENV) has a space in it, which make cannot have in the name of a file: choose another place)
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo bench check test lint lock clean

@@ -32,6 +32,20 @@ CHOICES = {
 }
 QUESTIONS = ("project_name", "project_slug", "description", "author", *CHOICES)
 
+# What cookiecutter overwrites even with --skip-if-file-exists (the package), and what the other hook may remove
+OVERWRITTEN = (
+    "src/{package}",
+    "starters",
+    ".github/workflows/ci.yml",
+    ".github/workflows/versions.yml",
+    ".github/dependabot.yml",
+    ".gitlab-ci.yml",
+    "Dockerfile",
+    ".dockerignore",
+    ".devcontainer/devcontainer.json",
+    "slurm/train.sbatch",
+)
+
 # Names of the project's own layout, of programs in .venv/bin, and standard-library modules of Python 3.10-3.12 that
 # a later Python, which may be the one running this hook, no longer lists.
 OWN_NAMES = """
@@ -203,14 +217,27 @@ def again(answers: dict[str, object], mended: dict[str, str]) -> str:
     return shlex.join(words)
 
 
+def overwritten(package: str) -> list[str]:
+    """What this folder holds, where it is not a new one, that cookiecutter or the other hook would not leave alone."""
+    return [path for path in (name.format(package=package) for name in OVERWRITTEN) if os.path.exists(path)]
+
+
 def main() -> int:
     """Prints the problems; the exit status tells cookiecutter whether to go on."""
     answers = json.loads(ANSWERS_JSON)
     lines, mended = find_problems(answers)
-    if not lines:
+    if lines:
+        lines.append("Nothing was written (the traceback below is cookiecutter's way to stop). Paste this instead:")
+        lines.append(f"    {again(answers, mended)}")
+    elif taken := overwritten(answers["__package_name"]):
+        lines.append(f"error: {os.getcwd()} already has {', '.join(taken)}: your changes there would be lost.")
+        lines.append(
+            "Nothing was written (the traceback below is cookiecutter's way to stop). Take another --output-dir, or"
+        )
+        lines.append('move these away. How to update a project says the README of the template, "Update a project".')
+    else:
         return 0
-    lines.append("Nothing was written (the traceback below is cookiecutter's way to stop). Paste this instead:")
-    print("", *lines, f"    {again(answers, mended)}", "", sep="\n", file=sys.stderr, flush=True)
+    print("", *lines, "", sep="\n", file=sys.stderr, flush=True)
     return 1
 
 

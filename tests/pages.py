@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -53,13 +54,13 @@ def environment_of(project: BakedProject, path: Path, folder: Path) -> dict[str,
     """
     binaries = Path(sys.executable).parent
     commands = {
-        "python": f'"{sys.executable}" "$@"',
-        "make": f'"{shutil.which("make")}" -o setup VENV="{binaries.parent}" "$@"',
-        project.slug: f'"{sys.executable}" -m {project.package} "$@"',
+        "python": [sys.executable],
+        "make": [str(shutil.which("make")), "-o", "setup", f"VENV={binaries.parent}"],
+        project.slug: [sys.executable, "-m", project.package],
     }
     folder.mkdir()
     for name, words in commands.items():
-        (folder / name).write_text(f"#!/bin/sh\nexec {words}\n")
+        (folder / name).write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
         (folder / name).chmod(0o755)
     return {
         "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 
 import pytest
 import yaml
-from conftest import TEMPLATE, BakedProject, Baker, run_ok
+from conftest import PROJECT_FOLDER, TEMPLATE, BakedProject, Baker, run, run_ok
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -188,10 +189,12 @@ tests/stand_ins.py
 tests/test_broken_model.py
 tests/test_cli.py
 tests/test_doctor.py
+tests/test_environment.py
 tests/test_foreign_start.py
 tests/test_lacking.py
 tests/test_readme.py
 tests/test_rooms.py
+tests/test_told.py
 tests/training/test_counts.py
 tests/training/test_datamodule.py
 tests/training/test_keep.py
@@ -325,6 +328,34 @@ def test_make_lists_its_targets_in_a_path_with_spaces(baker: Baker, tmp_path):
     listed = run_ok("make", cwd=project.path, timeout=20)
     targets = re.findall(r"^  make (\w+) +\w", listed, re.MULTILINE)
     assert targets == ["help", "setup", "train", "layouts", "kills", "check", "test", "lint", "lock", "clean"]
+
+
+STUB = """#!/bin/sh
+printf '%s ' "$@"
+"""
+
+
+def test_every_target_of_make_works_in_a_folder_of_any_name(baker: Baker, tmp_path):
+    """With an environment whose programs only say what they were asked."""
+    project = baker.bake(tmp_path / """it's "a" $HOME (1) #2 & b;""")
+    binaries = project.path / ".venv" / "bin"
+    binaries.mkdir(parents=True)
+    for name in ("python", "ruff", "uv"):
+        (binaries / name).write_text(STUB)
+        (binaries / name).chmod(0o755)
+    (project.path / ".venv" / f".{project.slug}-installed").touch()
+    for target in ("help", "setup", "train", "layouts", "kills", "check", "test", "lint", "lock", "clean"):
+        run_ok("make", target, cwd=project.path, timeout=30)
+    assert f"-m {project.package} pretrain --run_dir" in run_ok("make", "train", cwd=project.path, timeout=30)
+
+
+@pytest.mark.parametrize("folder", [TEMPLATE, TEMPLATE / PROJECT_FOLDER], ids=["template", "project"])
+def test_an_environment_in_a_path_with_a_space_is_refused_in_one_line(folder, tmp_path):
+    shutil.copy(folder / "Makefile", tmp_path)
+    result = run("make", "setup", "VENV=two words", cwd=tmp_path, timeout=30)
+    assert result.status == 2
+    [line] = result.output.splitlines()
+    assert "VENV=two words has a space in it, which make cannot have in the name of a file: choose another" in line
 
 
 def test_setup_runs_again_only_when_its_inputs_change(baker: Baker, tmp_path):

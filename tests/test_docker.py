@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 
 import pytest
@@ -31,10 +32,11 @@ def test_the_steps_of_the_dockerfile_give_the_command(everything, tmp_path):
             *sources, target = arguments.split()
             (tmp_path / "image" / target).mkdir(parents=True, exist_ok=True)
             for source in sources:
-                command = f"cp -r {project.path / source}{'/.' if source == 'src' else ''} {target}"
-                run_ok("sh", "-c", command, cwd=tmp_path / "image", timeout=30)
+                copied = f"{project.path / source}{'/.' if source == 'src' else ''}"
+                run_ok("cp", "-r", copied, target, cwd=tmp_path / "image", timeout=30)
         else:
-            pip = f"{sys.executable} -m pip install --no-build-isolation --no-deps --no-index --upgrade --target {site}"
+            words = ["-m", "pip", "install", "--no-build-isolation", "--no-deps", "--no-index", "--upgrade", "--target"]
+            pip = shlex.join([sys.executable, *words, str(site)])  # either path may have a space
             command = re.sub(r"--mount=\S+", "", arguments).replace("pip install", pip)
             run_ok("sh", "-c", command, cwd=tmp_path / "image", timeout=200)
     run = (sys.executable, "-m", project.package, "--help")

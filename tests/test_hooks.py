@@ -8,11 +8,12 @@ import json
 import keyword
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import TEMPLATE, BakedProject, Baker
+from conftest import TEMPLATE, BakedProject, Baker, run
 
 GOOD_SLUGS = ["a", "mnist-megatron", "x2", "my-3d-model", "torch-mnist", "match", "a" * 40]
 TAKEN = [
@@ -174,6 +175,64 @@ def test_the_post_hook_leaves_the_users_own_files(baker: Baker, tmp_path, monkey
         path.write_text("mine")
     run_post_hook(project, monkeypatch, license="none", ci="none")
     assert [path.read_text() for path in own] == ["mine", "mine"]
+
+
+def test_without_hooks_make_and_the_command_say_so(baker: Baker, tmp_path):
+    assert baker.command(tmp_path, "--accept-hooks", "no", "project_slug=p").status == 0
+    mend = "generate it again without --accept-hooks no"
+    for target in ("setup", "train", "check"):
+        make = run("make", target, cwd=tmp_path / "p", timeout=30)
+        assert make.status == 2
+        [line] = make.output.splitlines()
+        assert "generated without its hooks" in line and mend in line
+    command = run(sys.executable, "-m", "p", "pretrain", cwd=tmp_path / "p", timeout=60, env={"PYTHONPATH": "src"})
+    assert command.status == 2
+    [line] = command.output.splitlines()
+    assert "there is no model/ in" in line and mend in line
+
+
+def test_what_was_there_before_stays(baker: Baker, tmp_path):
+    """As in a new repository, with a licence and a test, into which a project is generated."""
+    own = {"LICENSE": "mine", "configs/full-pretrain.yaml": "mine", "tests/model/tiny.py": "mine", "README.md": "mine"}
+    for name, text in own.items():
+        (tmp_path / "p" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "p" / name).write_text(text)
+    result = baker.command(tmp_path, "project_slug=p", "--overwrite-if-exists", "--skip-if-file-exists")
+    assert result.status == 0, result.output
+    project, other = BakedProject(tmp_path / "p"), baker.bake(tmp_path / "other", project_slug="p")
+    assert project.files() == {**other.files(), **{name: text.encode() for name, text in own.items()}}
+    line = "Kept what was there before, which the template has otherwise: "
+    assert f"\n{line}LICENSE, configs/full-pretrain.yaml, tests/model/tiny.py\n" in f"\n{result.output}"
+
+
+def test_a_file_that_was_there_before_and_is_the_same_is_no_news(baker: Baker, tmp_path):
+    project = baker.bake(tmp_path, project_slug="p")
+    before = project.files()
+    for path in sorted(project.path.iterdir()):
+        if path.name in ("src", ".github"):
+            shutil.rmtree(path)
+    result = baker.command(tmp_path, "project_slug=p", "-f", "-s")
+    assert result.status == 0 and "Kept" not in result.output, result.output
+    assert project.files() == before
+
+
+@pytest.mark.parametrize("name", PRE.OVERWRITTEN)
+def test_a_folder_where_changes_would_be_lost_is_refused(name, baker: Baker, tmp_path):
+    own = tmp_path / "p" / name.format(package="p") / "mine"
+    own.parent.mkdir(parents=True)
+    own.write_text("mine")
+    result = baker.command(tmp_path, "project_slug=p", "-f", "-s")
+    assert result.status != 0
+    lines = result.output.splitlines()
+    what = f"{tmp_path / 'p'} already has {name.format(package='p')}: your changes there would be lost."
+    assert lines[1] == f"error: {what}"
+    assert lines[2].startswith("Nothing was written")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [own]
+
+
+def test_every_file_that_the_post_hook_may_remove_is_refused_where_it_is_there_before():
+    removed = {file for choices in POST.FILES.values() for files in choices.values() for file in files}
+    assert set(PRE.OVERWRITTEN) == removed | {"src/{package}", "starters"}
 
 
 @pytest.mark.parametrize("hook", sorted((TEMPLATE / "hooks").glob("*.py")), ids=lambda path: path.stem)

@@ -445,7 +445,7 @@ def test_the_command_can_be_pasted_into_any_shell(baker: Baker, folder, wrong):
     result = baker.command(folder, *(f"{key}={value}" for key, value in wrong.items()))
     assert result.status != 0
     refusal = read_refusal(result.output)
-    pasted = refusal.command.replace("cookiecutter", f"'{sys.executable}' -m cookiecutter", 1)
+    pasted = refusal.command.replace("cookiecutter", f"{shlex.quote(sys.executable)} -m cookiecutter", 1)
     run_ok("sh", "-c", pasted, cwd=folder, timeout=60, env={"COOKIECUTTER_CONFIG": str(baker.config)})
     (path,) = folder.iterdir()  # nothing was touched by a substitution
     pyproject = tomllib.loads((path / "pyproject.toml").read_text())["project"]

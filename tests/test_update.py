@@ -226,8 +226,8 @@ def test_a_project_of_cookiecutter_can_be_linked_and_updated(desk: Desk, baker: 
 
 def test_answers_refused_by_cruft_come_with_a_command_of_cruft(desk: Desk, baker: Baker, tmp_path):
     desk.publish(baker.template, NOW)
-    extra = shlex.quote(json.dumps({**ANSWERS, "project_slug": "torch"}))
-    result = desk.try_sh(f"cruft create {desk.repository} --no-input --extra-context {extra}", tmp_path)
+    words = ["--no-input", "--extra-context", json.dumps({**ANSWERS, "project_slug": "torch"})]
+    result = desk.try_sh(shlex.join(["cruft", "create", str(desk.repository), *words]), tmp_path)
     assert result.status != 0
     (command,) = re.findall(r"^    (cruft create .*)$", result.output, flags=re.MULTILINE)
     desk.sh(command, tmp_path)

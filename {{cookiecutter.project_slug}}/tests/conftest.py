@@ -1,6 +1,7 @@
 """What the tests share: tiny runs, Megatron without a trainer, commands in processes of their own. All on the CPU."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,11 @@ from {{cookiecutter.__package_name}}.contracts.settings import TrainingSettings
 from {{cookiecutter.__package_name}}.model.settings import FINETUNE, Settings
 
 PACKAGE = "{{cookiecutter.__package_name}}"
+# What a launcher, a scheduler or a shell may have left in the environment, and no test is about: a rank above 0 says
+# nothing, a narrow terminal breaks lines, and a warning of a command's own is none of its answer.
+LEFT = r"(LOCAL_|NODE_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|(SLURM|TORCHELASTIC|JSONARGPARSE)_.*"
+for name in [name for name in os.environ if re.fullmatch(rf"{LEFT}|COLUMNS|FORCE_COLOR|PYTHONWARNINGS", name)]:
+    del os.environ[name]
 ENVIRONMENT = dict(os.environ)  # as it was before a trainer in this process added LOCAL_RANK and the like
 
 TINY = Settings(

@@ -75,7 +75,7 @@ def test_an_unknown_command_is_answered_with_the_nearest(refused):
         (["--training.max_steps", "3.5"], "--training.max_steps: "),
         (["--training.max_steps"], f"--training.max_steps needs a value: {Settings().training.max_steps}, say"),
         (["--resume"], "--resume needs a value: true or false"),
-        (["--config"], "--config needs a value: FILE, say"),
+        (["--config"], "--config needs a value: a YAML file"),
         (["--run_dir", ""], "--run_dir is empty: name a folder"),
         (["--run_dir", os.devnull], f"{os.devnull} cannot be written: {os.devnull}: Not a directory"),
         (["--run_dir", f"{os.devnull}/run"], f"{os.devnull}/run cannot be written"),

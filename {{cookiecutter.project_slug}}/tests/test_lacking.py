@@ -47,6 +47,12 @@ def test_a_file_that_the_model_lacks_is_one_line(refused, tmp_path, monkeypatch)
     assert "model/ lacks plain.py: results/export.py says what it must give" in refused("pretrain")
 
 
+def test_no_model_at_all_is_one_line(refused, tmp_path, monkeypatch):
+    monkeypatch.setattr(errors, "HOUSE", tmp_path)
+    answer = refused("pretrain")
+    assert f"there is no model/ in {tmp_path}: if the project was generated without its hooks, delete it" in answer
+
+
 @pytest.mark.parametrize("name", ["SHARES", "pictures"])
 def test_what_the_models_figures_lack_is_one_line(name, refused, tmp_path, monkeypatch):
     monkeypatch.delattr(figures, name)

@@ -22,7 +22,7 @@ from .model import settings as model
 from .model.settings import Settings
 from .parsing import did_you_mean, parse, rename, saved_settings
 from .runtime import launch, noise, signals
-from .saying import PROG, complain, say
+from .saying import PROG, complain, say, to_paste
 from .training.run_settings import check_same_sizes, check_writable, holds_run
 
 STOPPED = 75
@@ -103,7 +103,7 @@ def evaluate(argv: list[str]) -> int:
     counted = "" if result[COUNTED] == "items" else f" with {result[COUNTS][f'test_{LOSS}']:,} {result[COUNTED]}"
     say(f"over {result[NUM_ITEMS]:,} test items{counted}; written to {settings.run_dir}")
     if Path(settings.run_dir, SETTINGS_FILE).exists():  # else there is no run to report on
-        say(f"Next: {PROG} report --from {settings.run_dir}")
+        say(f"Next: {to_paste('report', '--from', settings.run_dir)}")
     return 0
 
 
@@ -213,12 +213,12 @@ def _trained(command: str, argv: list[str], defaults: Settings) -> int:
     holds_run(_checked(settings))  # which raises, before the imports, what would be raised after them
     result = _import("training.train", settings).train(settings)
     if result.has_stopped:
-        resume = f"{PROG} {command} --run_dir {result.run_dir} --resume true"
+        resume = to_paste(command, "--run_dir", result.run_dir, "--resume", "true")
         say(f"stopped after step {result.steps} of {settings.training.max_steps}; go on with {resume}")
         return STOPPED if launch.is_first_rank() else 0  # another code would be a failure to who started this rank
     say(f"trained to step {result.steps} in {result.seconds:.0f} s; the run is in {result.run_dir}")
-    or_finetune = f", or {PROG} finetune --from {result.run_dir}" if command == "pretrain" else ""
-    say(f"Next: {PROG} evaluate --from {result.run_dir}{or_finetune}")
+    or_finetune = f", or {to_paste('finetune', '--from', result.run_dir)}" if command == "pretrain" else ""
+    say(f"Next: {to_paste('evaluate', '--from', result.run_dir)}{or_finetune}")
     return 0
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
+import shlex
+from dataclasses import asdict, fields, is_dataclass
 from functools import reduce
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .contracts.errors import UserError
 from .contracts.names import SETTINGS_FILE
@@ -42,10 +44,11 @@ def parse(argv: list[str], defaults: Settings, prog: str, description: str) -> S
     parser.add_class_arguments(Settings, as_group=False)
     parser.parse_object(values)  # they may be those of a run; what set_defaults takes is never checked
     parser.set_defaults(values)
-    parsed = parser.parse_args(argv)
-    for name, value in values.items():
-        if isinstance(value, dict) and not isinstance(parsed[name], jsonargparse.Namespace):
-            raise UserError(f"--{name} is a group of settings, and cannot be {parsed[name]}")
+    try:
+        parsed = parser.parse_args(argv)
+    except UnicodeDecodeError:
+        raise UserError(f"{_files(argv) or 'a file of settings'} cannot be read: it is not text in UTF-8") from None
+    _check_given(parsed.as_dict(), Settings)
     chosen = parser.instantiate(parsed).as_dict()
     chosen.pop("config")
     return Settings(**chosen)
@@ -72,7 +75,20 @@ def saved_settings(run: Path) -> Settings:
 def _files(argv: list[str]) -> str:
     """Name the --config files of a command line."""
     apart = [word for before, word in pairwise(argv) if before == "--config"]
-    return " or ".join([*apart, *(word.removeprefix("--config=") for word in argv if word.startswith("--config="))])
+    joined = [word.removeprefix("--config=") for word in argv if word.startswith("--config=")]
+    return " or ".join(map(shlex.quote, [*apart, *joined]))
+
+
+def _check_given(values: Any, kind: Any, name: str = "") -> None:
+    """Raise a UserError for what the parser lets through: null as any setting, and a group that holds none."""
+    if is_dataclass(kind):
+        if not isinstance(values, dict):
+            raise UserError(_wrong(name, values))
+        hints = get_type_hints(kind)
+        for field in fields(kind):
+            _check_given(values[field.name], hints[field.name], f"{name}.{field.name}".lstrip("."))
+    elif values is None and NoneType not in (kind, *get_args(kind)):
+        raise UserError(_wrong(name, values))
 
 
 def _plain(message: str, options: list[str], files: str, values: dict[str, Any]) -> str:
@@ -85,19 +101,79 @@ def _plain(message: str, options: list[str], files: str, values: dict[str, Any])
         unknown = f"--{match.group(1)}.{match.group(2)}"
     elif match := re.match(r"Option '(.+)' is not accepted", line):
         unknown = f"--{match.group(1)}"
+    elif match := re.match(r"Parser key \"(.+?)\":.* NestedArg\(key='(.+?)'", line):
+        unknown = f"--{match.group(1)}.{match.group(2)}"
     if unknown:
         in_a_group = [option for option in options if option.endswith(f".{unknown.removeprefix('--')}")]
-        return f"there is no setting {unknown}{did_you_mean(in_a_group[0] if in_a_group else unknown, options)}"
+        others = [option for option in options if option != unknown]  # --help is none of a file's settings
+        return f"there is no setting {unknown}{did_you_mean(in_a_group[0] if in_a_group else unknown, others)}"
     if match := re.match(r"argument --(\S+): expected one argument", line):
-        value: Any = reduce(lambda group, name: group[name], match.group(1).split("."), {"config": "FILE", **values})
-        return f"--{match.group(1)} needs a value: {'true or false' if isinstance(value, bool) else f'{value}, say'}"
+        return _lacking(match.group(1), values)
+    if match := re.match(r"argument (\S+): ignored explicit argument", line):
+        return f"{match.group(1)} takes no value"
+    if match := re.match(r"Key must be a string, got: (.+)\.$", line):
+        return f"{files} has {match.group(1)} where the name of a setting should be"
+    # the last key, as a group repeats what is wrong inside it
+    keys = re.findall(r'Parser key "([^"]+)": (?=(.*))', line)
+    if keys and keys[-1][0] != "config":
+        return _wrong(keys[-1][0], *_given(keys[-1][1]))
     line = re.sub(r'^Parser key "(.+?)":', r"--\1:", line)
     line = re.sub(r"^Problems parsing config:", f"{files} cannot be read:", line).replace('in "<unicode string>", ', "")
     line = re.sub(r"^Unexpected config:$", f"{files} is empty", line)
-    line = re.sub(r"^Unexpected config:", f"{files} has no settings by name:", line)
-    line = re.sub(r"Expected a <class 'tuple'>\. Got value: (.+)", r"expected a list, such as '[\1]'", line)
-    line = re.sub(r"Expected a typing\.Literal\[(.+?)\]\. Got value:", r"expected one of \1, got", line)
-    return re.sub(r"Expected a <class '(\w+)'>\. Got value:", r"expected \1, got", line)
+    return re.sub(r"^Unexpected config:", f"{files} has no settings by name:", line)
+
+
+def _given(message: str) -> tuple[str, bool]:
+    """Return the value that the parser's message is about, and whether that stands inside a list."""
+    is_whole = re.search(r"Union subtypes|Unable to load|<class '(?:tuple|list)'>", message)
+    value = re.search(r"Given value:(.*)", message) or re.search(r"Got value:(.*)", message)
+    if quoted := re.match(r"Unable to load config (['\"])(.*?)\1", message):
+        return quoted.group(2), False
+    return value.group(1).strip() if value else message, not is_whole
+
+
+def _wrong(name: str, value: Any, is_inside: bool = False) -> str:
+    """Say what a setting takes, by its type, and what it was given."""
+    kind, given = _kind_of(name), "null" if value is None else str(value) or "nothing"
+    if is_dataclass(kind):
+        return f"--{name} is a group of settings, and cannot be {given}: give them by name"
+    is_list = get_origin(kind) in (list, tuple)
+    if is_list and is_inside:
+        return f"--{name}: expected {_in_words(get_args(kind)[0])} in its list, got {given}"
+    if is_list and re.fullmatch(r"(?!None$|null$)[A-Za-z_][\w.,-]*", given):
+        return f"--{name}: expected a list, such as '[{given}]'"
+    return f"--{name}: expected {_in_words(kind)}, got {given}"
+
+
+def _kind_of(name: str) -> Any:
+    """Return the type of a setting, or of a group of them."""
+    return reduce(lambda group, part: get_type_hints(group)[part], name.split("."), Settings)
+
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text in quotes", NoneType: "null"}
+
+
+def _in_words(kind: Any) -> str:
+    """Say what a setting of a type takes."""
+    origin, kinds = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, kinds))}"
+    if origin in (Union, UnionType):
+        return " or ".join(_in_words(each) for each in sorted(kinds, key=lambda each: each is not NoneType))
+    if origin in (list, tuple):
+        return f"a list, such as '{'[1, 2]' if kinds[0] in (int, float) else '[a, b]'}'"
+    return _WORDS.get(kind, getattr(kind, "__name__", str(kind)))
+
+
+def _lacking(name: str, values: dict[str, Any]) -> str:
+    """Say what could stand after a flag that was given alone."""
+    if name == "config":
+        return "--config needs a value: a YAML file"
+    value: Any = reduce(lambda group, part: group[part], name.split("."), values)
+    if isinstance(value, dict):
+        return f"--{name} is a group of settings: give one of them, such as --{name}.{next(iter(value))}"
+    has_example = value and not isinstance(value, bool | list | tuple)
+    return f"--{name} needs a value: {f'{value}, say' if has_example else _in_words(_kind_of(name))}"
 
 
 def did_you_mean(word: str, known: list[str]) -> str:

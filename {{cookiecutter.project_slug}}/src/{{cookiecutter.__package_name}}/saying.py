@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 
 from .runtime.launch import is_first_rank
 
 PROG = (__package__ or "").replace("_", "-")
+
+
+def to_paste(*words: object) -> str:
+    """Return a command of this program that can be pasted into a shell, whatever characters its paths have."""
+    return shlex.join([PROG, *map(str, words)])
 
 
 def say(line: str) -> None:

@@ -52,6 +52,11 @@ def need_files() -> None:
     Raises:
         UserError: it lacks one.
     """
+    if not (HOUSE / "model").is_dir():
+        raise UserError(
+            f"there is no model/ in {HOUSE}: if the project was generated without its hooks, delete it and generate it "
+            "again without --accept-hooks no"
+        )
     if missing := [name for name in PAGES if not (HOUSE / "model" / name).exists()]:
         raise UserError(f"model/ lacks {missing[0]}: {PAGES[missing[0]]} says what it must give")
 
