@@ -80,6 +80,8 @@ WRONG = {
     "--training.head_lr_factor 0": change(RUN, training={"head_lr_factor": 0.0}, new_heads=("head",), from_run="run"),
     "--training.head_lr_factor 5": change(RUN, training={"head_lr_factor": 5}, from_run="run"),
     "--training.head_lr_factor 2": change(RUN, training={"head_lr_factor": 2}, new_heads=("head",)),
+    "--redraw_heads true": change(RUN, redraw_heads=True, from_run="run"),
+    "--redraw_heads true is for": change(RUN, redraw_heads=True, new_heads=("head",)),
     "--training.weight_decay -1": change(RUN, training={"weight_decay": -1.0}),
     "--training.weight_decay nan": change(RUN, training={"weight_decay": float("nan")}),
     "--parallel.tensor 2 x --parallel.pipeline 1 needs a multiple of 2": change(RUN, parallel={"tensor": 2}),

@@ -115,7 +115,7 @@ class TrainingSettings:
     warmup_steps: int = 50
     """optimizer steps of linear warm-up"""
     head_lr_factor: float = 1.0
-    """the weights of --new_heads learn at the learning rate times this, from warm-up to end"""
+    """the weights of --new_heads, loaded or drawn, learn at the learning rate times this, from warm-up to end"""
     weight_decay: float = 0.01
     """decoupled weight decay (AdamW) of matrices"""
     clip_grad: float = 1.0
@@ -162,7 +162,9 @@ class RunSettings:
     from_run: str | None = None
     """run whose weights this one starts from (finetune: --from)"""
     new_heads: tuple[str, ...] = ()
-    """prefixes of the only weights that --from may lack"""
+    """prefixes of the only weights that --from may lack; such a head is loaded if all of it fits, else drawn anew"""
+    redraw_heads: bool = False
+    """draw the weights of --new_heads anew even if those of --from fit"""
     data: DataSettings = field(default_factory=DataSettings)
     """the data"""
     model: ModelSettings = field(default_factory=ModelSettings)

@@ -68,7 +68,7 @@ def batch_checks(settings: Any) -> list[tuple[bool, str]]:
 
 def number_checks(settings: Any) -> list[tuple[bool, str]]:
     """Return the same of single values."""
-    training = settings.training
+    training, start = settings.training, settings.from_run or settings.foreign_start
     at_least_one = {
         "--parallel.devices": settings.parallel.devices,
         "--parallel.num_nodes": settings.parallel.num_nodes,
@@ -96,9 +96,14 @@ def number_checks(settings: Any) -> list[tuple[bool, str]]:
         ),
         (not training.head_lr_factor > 0, f"--training.head_lr_factor {training.head_lr_factor} must be above 0"),
         (
-            training.head_lr_factor != 1 and not (settings.from_run and settings.new_heads),
+            training.head_lr_factor != 1 and not (start and settings.new_heads),
             f"--training.head_lr_factor {training.head_lr_factor} is for the new heads of a finetuning, and there "
             "are none: name them with --new_heads, or set it to 1",
+        ),
+        (
+            settings.redraw_heads and not (start and settings.new_heads),
+            "--redraw_heads true is for the new heads of a finetuning, and there are none: name them with --new_heads, "
+            "or leave it out",
         ),
         (not training.clip_grad >= 0, f"--training.clip_grad {training.clip_grad} must be at least 0"),
         (not training.weight_decay >= 0, f"--training.weight_decay {training.weight_decay} must be at least 0"),

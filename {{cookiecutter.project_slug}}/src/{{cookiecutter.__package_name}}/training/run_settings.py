@@ -26,6 +26,7 @@ _KEPT = (
     "network",
     "from_run",
     "new_heads",
+    "redraw_heads",
     "seed",
     *(item.name for item in fields(Settings) if item.name not in _GENERAL | Settings.ONLY_PREDICT.keys()),
     *(f"model.{item.name}" for item in fields(ModelSettings)),
