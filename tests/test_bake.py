@@ -188,6 +188,7 @@ tests/test_cli.py
 tests/test_doctor.py
 tests/test_foreign_start.py
 tests/test_lacking.py
+tests/test_paths.py
 tests/test_readme.py
 tests/test_rooms.py
 tests/training/test_counts.py

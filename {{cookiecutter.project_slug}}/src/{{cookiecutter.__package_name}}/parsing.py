@@ -51,7 +51,8 @@ def parse(argv: list[str], defaults: Settings, prog: str, description: str) -> S
 def _files(argv: list[str]) -> str:
     """Name the --config files of a command line."""
     apart = [word for before, word in pairwise(argv) if before == "--config"]
-    return " or ".join([*apart, *(word.removeprefix("--config=") for word in argv if word.startswith("--config="))])
+    joined = [word.removeprefix("--config=") for word in argv if word.startswith("--config=")]
+    return " or ".join(name or "--config ''" for name in (*apart, *joined))
 
 
 def _plain(message: str, options: list[str], files: str, values: dict[str, Any]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 
@@ -66,6 +68,30 @@ def batch_checks(settings: Any) -> list[tuple[bool, str]]:
     ]
 
 
+def text_checks(settings: Any) -> list[tuple[bool, str]]:
+    """Return the same of texts."""
+    run_dir = settings.run_dir
+    return [
+        (not run_dir, "--run_dir is empty: name a folder"),
+        (not run_dir.isprintable(), f"--run_dir {run_dir!r} has a character that cannot be printed: name another"),
+        (
+            "$" in run_dir,  # which TensorBoard's logger would take for a variable, and nobody else
+            f"--run_dir {run_dir} has a $, and variables are not looked up here: write what they stand for",
+        ),
+        *((True, f"--{name} is empty: give it a value, or leave it out") for name in _emptied(settings)),
+    ]
+
+
+def _emptied(group: Any, prefix: str = "") -> Iterator[str]:
+    """Name the settings that are an empty text where nothing is None."""
+    for item in fields(group):
+        value, name = getattr(group, item.name), f"{prefix}{item.name}"
+        if is_dataclass(value):
+            yield from _emptied(value, f"{name}.")
+        elif value == "" and item.default is None:
+            yield name
+
+
 def number_checks(settings: Any) -> list[tuple[bool, str]]:
     """Return the same of single values."""
     training, start = settings.training, settings.from_run or settings.foreign_start
@@ -83,7 +109,6 @@ def number_checks(settings: Any) -> list[tuple[bool, str]]:
         "--seed": settings.seed,
     }
     return [
-        (not settings.run_dir, "--run_dir is empty: name a folder"),
         *((value < 1, f"{name} {value} must be at least 1") for name, value in at_least_one.items()),
         (
             not 0 <= training.min_lr <= training.lr or training.lr == 0,

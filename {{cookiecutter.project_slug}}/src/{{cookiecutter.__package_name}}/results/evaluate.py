@@ -25,6 +25,7 @@ from ..runtime.checkpoint import step_of
 from ..runtime.failures import tell
 from ..training.datamodule import DataModule
 from ..training.module import NetworkModule
+from ..training.run_settings import check_writable
 from ..training.train import with_best_weights
 
 
@@ -39,7 +40,7 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     Raises:
         UserError: the scores are not what they should be.
     """
-    run = Path(settings.run_dir)
+    check_writable(run := Path(settings.run_dir))
     with with_best_weights(settings) as (trainer, module, data):
         [result] = trainer.test(module, datamodule=data, verbose=False)
         outputs = gather_outputs(trainer, module, data)
@@ -104,7 +105,7 @@ def predict(settings: Settings) -> list[Path]:
         UserError: the run's network predicts nothing.
     """
     settings = settings.to_predict()
-    run = Path(settings.run_dir)
+    check_writable(run := Path(settings.run_dir))
     with with_best_weights(settings) as (trainer, module, data):
         outputs = gather_outputs(trainer, module, data)
         rows = {name: outputs[name] for name in (names.IDX, names.NAME) if name in outputs}

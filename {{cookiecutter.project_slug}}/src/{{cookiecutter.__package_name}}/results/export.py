@@ -35,6 +35,7 @@ from ..model.settings import Settings
 from ..runtime.backend import prepared
 from ..runtime.checkpoint import score_of, step_of
 from ..runtime.failures import tell
+from ..training.run_settings import check_writable
 from ..training.train import DTYPES, best_of, config_of, make_data, make_module, make_trainer
 
 MODEL_FILE, PLAIN_FILE = "model.json", "load.py"
@@ -148,8 +149,7 @@ def _check_room(folder: Path, files: tuple[str, ...]) -> None:
     """Raise a UserError unless the folder can be written: it is new, empty, or an older export."""
     if folder.resolve() == Path.cwd():
         raise UserError(f"--output {folder} is where you are, and would be replaced: name another folder")
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--output {folder} is a file: name a folder")
+    check_writable(folder, "--output")
     ours = {*files, MODEL_FILE, PLAIN_FILE, "__pycache__"}
     others = sorted({path.name for path in folder.iterdir()} - ours) if folder.exists() else []
     if others:

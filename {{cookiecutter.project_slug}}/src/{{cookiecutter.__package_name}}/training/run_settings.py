@@ -54,6 +54,8 @@ def load_settings(run: Path) -> Settings:
         settings: Settings = _from_dict(Settings, values)
     except FileNotFoundError:
         raise UserError(f"{run} holds no run ({SETTINGS_FILE} is missing): give the folder of a training") from None
+    except OSError as error:
+        raise UserError(f"{run} cannot be read ({error.strerror}): give the folder of a training") from None
     except (TypeError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} cannot be read ({reason}): mend it, or train again") from error
@@ -82,18 +84,26 @@ def _of_type(hint: Any, value: Any) -> Any:
     return tuple(value) if is_tuple and isinstance(value, list) else value
 
 
+def is_run(folder: str) -> bool:
+    """Tell whether a folder holds the settings of a run; UserError if nobody can look."""
+    try:
+        return Path(folder, SETTINGS_FILE).exists()
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read ({error.strerror}): name another folder") from None
+
+
 def holds_run(settings: Settings) -> bool:
     """Tell whether the run folder holds a run to go on with; if not, one can start there.
 
     Raises:
         UserError: the folder holds a run of other settings or one that is not to be resumed, or cannot be written.
     """
-    run = Path(settings.run_dir)
+    run, has_settings = Path(settings.run_dir), is_run(settings.run_dir)
     has_checkpoints = (run / CHECKPOINTS_FOLDER).exists()
-    if not (run / SETTINGS_FILE).exists():
+    if not has_settings:
         if has_checkpoints:
             raise UserError(f"{run} has checkpoints but no {SETTINGS_FILE}: restore it, or use another --run_dir")
-        _check_writable(run)
+        check_writable(run)
         return False
     if not settings.resume:
         state = "a run" if has_checkpoints else "a run without a checkpoint, so that nothing is lost if you delete it"
@@ -102,14 +112,15 @@ def holds_run(settings: Settings) -> bool:
     return True
 
 
-def _check_writable(run: Path) -> None:
-    """Raise a UserError if a run folder cannot be made."""
-    existing = next(path for path in (run, *run.parents) if path.exists())
+def check_writable(folder: Path, flag: str = "--run_dir") -> None:
+    """Raise a UserError if a folder cannot be made, or nothing in it."""
+    existing = folder
     try:
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
         with TemporaryDirectory(dir=existing):
             pass
     except OSError as error:
-        raise UserError(f"--run_dir {run} cannot be made: {existing}: {error.strerror}") from None
+        raise UserError(f"{flag} {folder} cannot be made: {existing}: {error.strerror}") from None
 
 
 def check_same_run(settings: Settings, saved: Settings) -> None:
