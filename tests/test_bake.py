@@ -192,6 +192,7 @@ tests/test_doctor.py
 tests/test_environment.py
 tests/test_foreign_start.py
 tests/test_lacking.py
+tests/test_paths.py
 tests/test_readme.py
 tests/test_rooms.py
 tests/test_told.py

@@ -16,14 +16,15 @@ from pathlib import Path
 from types import ModuleType
 
 from .contracts.errors import ToldError, UserError, imports_of_model
-from .contracts.names import COUNTED, COUNTS, LAYOUTS_FILE, LOSS, NUM_ITEMS, REFERENCES, SETTINGS_FILE
+from .contracts.files import as_path
+from .contracts.names import COUNTED, COUNTS, LAYOUTS_FILE, LOSS, NUM_ITEMS, REFERENCES
 from .contracts.settings import ParallelSettings
 from .model import settings as model
 from .model.settings import Settings
 from .parsing import did_you_mean, parse, rename, saved_settings
 from .runtime import launch, noise, signals
 from .saying import PROG, complain, say, to_paste
-from .training.run_settings import check_same_sizes, check_writable, holds_run
+from .training.run_settings import check_same_sizes, check_writable, holds_run, is_run
 
 STOPPED = 75
 """Exit code of a training that a signal ended early and that can be resumed: EX_TEMPFAIL of sysexits.h, try again."""
@@ -102,7 +103,7 @@ def evaluate(argv: list[str]) -> int:
         say(f"{name}: {'  '.join(f'{figure} {value:.4f}' for figure, value in figures.items())}")
     counted = "" if result[COUNTED] == "items" else f" with {result[COUNTS][f'test_{LOSS}']:,} {result[COUNTED]}"
     say(f"over {result[NUM_ITEMS]:,} test items{counted}; written to {settings.run_dir}")
-    if Path(settings.run_dir, SETTINGS_FILE).exists():  # else there is no run to report on
+    if is_run(settings.run_dir):  # else there is no run to report on
         say(f"Next: {to_paste('report', '--from', settings.run_dir)}")
     return 0
 
@@ -117,7 +118,7 @@ def predict(argv: list[str]) -> int:
 def report(argv: list[str]) -> int:
     """Draw the pictures of a run into RUN/report/index.html: --from RUN."""
     parser = argparse.ArgumentParser(prog=f"{PROG} report", description=_first_line(report))
-    parser.add_argument("--from", dest="run", type=Path, metavar="RUN", help="folder of the run")
+    parser.add_argument("--from", dest="run", type=as_path, metavar="RUN", help="folder of the run")
     if (run := parser.parse_args(argv).run) is None:
         raise UserError("report needs --from RUN, the folder of a trained run")
     check_writable(run)
@@ -136,7 +137,7 @@ def export(argv: list[str]) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("--from", dest="run", metavar="RUN", help="folder of the run")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write; default: RUN/export")
+    parser.add_argument("--output", type=as_path, metavar="DIR", help="folder to write; default: RUN/export")
     given, others = parser.parse_known_args(argv)
     settings = _settings_of_run("export", [*(["--from", given.run] if given.run else []), *others])
     _quiet_unless(settings.verbose)
@@ -223,7 +224,7 @@ def _trained(command: str, argv: list[str], defaults: Settings) -> int:
 
 
 def _is_resumed(settings: Settings) -> bool:
-    return settings.resume and Path(settings.run_dir, SETTINGS_FILE).exists()
+    return settings.resume and is_run(settings.run_dir)
 
 
 def _import(room: str, settings: Settings) -> ModuleType:
@@ -273,8 +274,6 @@ def _settings_of_run(command: str, argv: list[str]) -> Settings:
     if not given.run_dir:
         raise UserError(f"{command} needs --from RUN, the folder of a trained run")
     saved = saved_settings(Path(given.run_dir))
-    if command != "export":  # which writes elsewhere
-        check_writable(Path(given.run_dir))
     training = replace(saved.training, micro_batch_size=None)
     own = replace(saved, run_dir=given.run_dir, parallel=ParallelSettings(), training=training)
     check_same_sizes(settings := _parse(command, argv, own), saved)
@@ -283,12 +282,11 @@ def _settings_of_run(command: str, argv: list[str]) -> Settings:
 
 def _settings_of_foreign(command: str, argv: list[str], given: Settings) -> Settings:
     """Return the settings of a network that another program trained; what is made of it goes to a folder of no run."""
+    start = given.foreign_start
     if not given.run_dir:
-        raise UserError(f"{command} needs --run_dir DIR, a folder for what it makes of {given.foreign_start}")
-    if Path(given.run_dir, SETTINGS_FILE).exists():
-        raise UserError(
-            f"{given.run_dir} holds a run: name another --run_dir for what {command} makes of {given.foreign_start}"
-        )
+        raise UserError(f"{command} needs --run_dir DIR, a folder for what it makes of {start}")
+    if is_run(given.run_dir):
+        raise UserError(f"{given.run_dir} holds a run: name another --run_dir for what {command} makes of {start}")
     return _checked(_parse(command, argv, replace(Settings(), **given.from_start())))
 
 

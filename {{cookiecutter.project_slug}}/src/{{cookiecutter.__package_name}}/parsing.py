@@ -76,7 +76,7 @@ def _files(argv: list[str]) -> str:
     """Name the --config files of a command line."""
     apart = [word for before, word in pairwise(argv) if before == "--config"]
     joined = [word.removeprefix("--config=") for word in argv if word.startswith("--config=")]
-    return " or ".join(map(shlex.quote, [*apart, *joined]))
+    return " or ".join(shlex.quote(name) if name else "--config ''" for name in (*apart, *joined))
 
 
 def _check_given(values: Any, kind: Any, name: str = "") -> None:

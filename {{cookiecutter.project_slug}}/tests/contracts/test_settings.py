@@ -80,6 +80,8 @@ WRONG = {
     "--training.head_lr_factor 0": change(RUN, training={"head_lr_factor": 0.0}, new_heads=("head",), from_run="run"),
     "--training.head_lr_factor 5": change(RUN, training={"head_lr_factor": 5}, from_run="run"),
     "--training.head_lr_factor 2": change(RUN, training={"head_lr_factor": 2}, new_heads=("head",)),
+    "--redraw_heads true": change(RUN, redraw_heads=True, from_run="run"),
+    "--redraw_heads true is for": change(RUN, redraw_heads=True, new_heads=("head",)),
     "--training.weight_decay -1": change(RUN, training={"weight_decay": -1.0}),
     "--training.weight_decay nan": change(RUN, training={"weight_decay": float("nan")}),
     "--parallel.tensor 2 x --parallel.pipeline 1 needs a multiple of 2": change(RUN, parallel={"tensor": 2}),
@@ -241,3 +243,26 @@ def test_the_line_of_every_setting_is_its_help(capsys):
     for flag, line in FLAGS.items():
         assert f"{flag} " in text
         assert line in text, flag
+
+
+@dataclass(frozen=True)
+class Texts(Run):
+    """A run with more texts."""
+
+    names: tuple[str, ...] = ()
+    separator: str = ","
+    file: str | None = None
+
+
+def test_only_what_is_a_path_in_a_home_folder_is_changed(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    kept = ("~", "a~/b", "/~/x", "./~", "~x", "", "$HOME/x")
+    assert Texts(names=kept).names == ("/home/me", *kept[1:])
+    assert Texts(separator="~1", file="~/a").separator == "~1"
+    assert Texts(file="~/a").file == "/home/me/a"
+    assert replace(Texts(), run_dir="~/run").run_dir == "/home/me/run"
+
+
+def test_an_empty_text_is_refused_where_nothing_is_none():
+    assert Texts(separator="").problems() == []
+    assert Texts(file="").problems() == ["--file is empty: give it a value, or leave it out"]

@@ -12,8 +12,8 @@ from torch import nn
 
 from {{cookiecutter.__package_name}}.contracts.start import (
     StartWeightsError,
+    head_weights,
     load_start_weights,
-    new_weights,
     start_weights,
 )
 from {{cookiecutter.__package_name}}.model.settings import FINETUNE
@@ -92,20 +92,63 @@ def test_without_new_heads_every_weight_is_loaded(checkpoint):
         assert all(torch.equal(loaded[name], checkpoint[1][name]) for name in loaded)
 
 
-def test_new_heads_keep_their_random_weights_and_may_have_other_sizes(checkpoint):
-    loaded, fresh = (
-        weights_of(build(checkpoint, ("head",), answers=5)),
-        weights_of(NumberConfig(answers=5).configure_model()),
-    )
+def check_head_is_new(stage, fresh, checkpoint):
+    """All of the head is as it was drawn, and all the rest as it was saved."""
+    loaded, fresh = weights_of(stage), weights_of(fresh)
     for name in loaded:
         expected = fresh if name.startswith("head.") else checkpoint[1]
         assert torch.equal(loaded[name], expected[name]), name
     assert not torch.equal(fresh["body.weight"], checkpoint[1]["body.weight"])
+    assert stage.loaded_heads == ()
+
+
+def test_a_head_that_the_checkpoint_has_is_loaded_unless_it_is_to_be_drawn_anew(checkpoint):
+    stage = build(checkpoint, ("head",))
+    loaded = weights_of(stage)
+    assert all(torch.equal(loaded[name], checkpoint[1][name]) for name in loaded)
+    assert stage.loaded_heads == ("head",)
+    check_head_is_new(build(checkpoint, ("head",), redraw_heads=True), NumberConfig().configure_model(), checkpoint)
+
+
+def test_a_head_of_other_sizes_keeps_its_random_weights(checkpoint):
+    check_head_is_new(build(checkpoint, ("head",), answers=5), NumberConfig(answers=5).configure_model(), checkpoint)
+
+
+class LongerHead(NumberStage):
+    """The head has a weight more than in the checkpoint."""
+
+    def __init__(self, *arguments, **settings):
+        super().__init__(*arguments, **settings)
+        self.head.slope = nn.Parameter(torch.ones(1))
+
+
+class ShorterHead(NumberStage):
+    """The head has a weight less."""
+
+    def __init__(self, *arguments, **settings):
+        super().__init__(*arguments, **settings)
+        self.head.bias = None
+
+
+@pytest.mark.parametrize("stage", [LongerHead, ShorterHead])
+def test_a_head_is_loaded_as_a_whole_or_not_at_all(stage, checkpoint, monkeypatch):
+    monkeypatch.setattr(NumberConfig, "stage_class", stage)
+    check_head_is_new(build(checkpoint, ("head",)), NumberConfig().configure_model(), checkpoint)
+
+
+def test_each_head_is_decided_by_itself_and_a_part_of_a_head_with_it(checkpoint):
+    heads = ("head.weight", "head", "head_norm")
+    assert build(checkpoint, heads).loaded_heads == heads
+    assert build(checkpoint, heads, answers=5).loaded_heads == ("head_norm",)
+    stage = build(checkpoint, heads, redraw_heads=True)
+    assert stage.loaded_heads == ()
+    assert torch.equal(stage.body.weight, checkpoint[1]["body.weight"])
 
 
 def test_a_stage_without_heads_loads_what_it_has(checkpoint):
     stage = NumberStage(NumberConfig(), post_process=False)
     load_start_weights(stage, checkpoint[0], ("head",))
+    assert stage.loaded_heads == ()  # as far as this stage can tell
     loaded = weights_of(stage)
     assert loaded.keys() == {"body.weight", "body.bias"}
     assert all(torch.equal(loaded[name], checkpoint[1][name]) for name in loaded)
@@ -114,6 +157,12 @@ def test_a_stage_without_heads_loads_what_it_has(checkpoint):
 def test_a_prefix_that_names_nothing_is_refused_with_the_parts_that_there_are(checkpoint):
     told = refusal(checkpoint, ("head", "tail"))
     assert told == "--new_heads tail: the network has no such part; its parts are body, head, head_norm."
+
+
+def test_a_head_that_is_not_on_the_last_stage_alone_is_refused_where_stages_could_not_agree(checkpoint):
+    assert build(checkpoint, ("body",)).loaded_heads == ("body",)
+    with pytest.raises(StartWeightsError, match="--new_heads body: heads are on the last pipeline stage, and parts"):
+        load_start_weights(NumberStage(NumberConfig(), post_process=False), checkpoint[0], ("body",))
 
 
 class TiedStand(NumberStage):
@@ -134,9 +183,9 @@ def test_a_copy_of_a_tied_weight_is_no_part_of_the_head_that_it_stands_in(checkp
     monkeypatch.setattr(NumberConfig, "stage_class", TiedStand)
     loaded = build(checkpoint, ("head",))
     assert torch.equal(loaded.head.copy, checkpoint[1]["body.bias"])
-    new = {id(weight) for weight in new_weights(loaded, ("head",))}
+    new = {id(weight) for weight in head_weights(loaded, ("head",))}
     assert new == {id(loaded.head.weight), id(loaded.head.bias)}
-    assert id(loaded.head.copy) in {id(weight) for weight in new_weights(loaded, ("body",))}
+    assert id(loaded.head.copy) in {id(weight) for weight in head_weights(loaded, ("body",))}
 
 
 @pytest.mark.parametrize("prefix", ["hea", "head.wei", "head."])

@@ -11,13 +11,14 @@ from itertools import count
 import in_ranks
 import numpy as np
 import pytest
+import torch
 from conftest import change, read_rows
 from splits import REFERENCE, SHORT, SPLITS, layout
 
 from {{cookiecutter.__package_name}}.contracts import names
 from {{cookiecutter.__package_name}}.model.config import NETWORKS
 from {{cookiecutter.__package_name}}.model.settings import FINETUNE
-from {{cookiecutter.__package_name}}.proof.differences import BOUNDS, compare
+from {{cookiecutter.__package_name}}.proof.differences import BOUNDS, compare, saved_tensors
 from {{cookiecutter.__package_name}}.proof.ranks import run_ranks
 from {{cookiecutter.__package_name}}.results.evaluate import evaluate, predict
 from {{cookiecutter.__package_name}}.training.run_settings import save_settings
@@ -116,6 +117,50 @@ def test_every_layout_finetunes_from_the_weights_that_another_saved(name, refere
     run = train(layout(name), tmp_path / "run", from_run=str(reference), **FINETUNED)
     found = compare(run, finetuned_alone)
     assert found.within(BOUNDS["fp32"]), found
+
+
+@pytest.fixture(scope="module")
+def trained_head(reference, tmp_path_factory):
+    """A finetuned run whose best checkpoint is its last."""
+    start = FINETUNED | {"from_run": str(reference), "redraw_heads": True}
+    steps = {"max_steps": 2, "warmup_steps": 1, "val_check_interval": 2}
+    return train(REFERENCE, tmp_path_factory.mktemp("head") / "run", **(start | {"training": steps}))
+
+
+def finetune_in(spread, run, start, **changes):
+    """Finetune with a learning rate that changes no bit; return the weights and what the first rank says of the start.
+
+    The seed is another: heads that are drawn anew are others.
+    """
+    still = {"max_steps": 1, "warmup_steps": 0, "val_check_interval": 1, "lr": 1e-30, "min_lr": 0.0}
+    train(spread, run, from_run=str(start), seed=99, **(FINETUNED | {"training": still}), **changes)
+    said = [rank.read_text().splitlines() for rank in sorted(run.with_name("logs").glob("rank*.log"))]
+    lines = [[line for line in lines if line.startswith("starting from")] for lines in said]
+    assert not any(lines[1:])
+    return saved_tensors(run, "module."), lines[0]
+
+
+@pytest.mark.parametrize("name", [None, "tensor 2", "pipeline 2", "pipeline 2 x 2"])
+def test_every_layout_starts_from_trained_heads_and_says_so_once(name, trained_head, tmp_path):
+    found, said = finetune_in(layout(name) if name else REFERENCE, tmp_path / "run", trained_head)
+    assert said == [
+        f"starting from the best weights of {trained_head}"
+        + "".join(f"; {head}: loaded from it" for head in FINETUNE.new_heads)
+    ]
+    expected = saved_tensors(trained_head, "module.")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+
+
+@pytest.mark.parametrize("name", [None, "pipeline 2 x 2"])
+def test_every_layout_draws_heads_anew_if_it_is_to(name, trained_head, tmp_path):
+    spread = layout(name) if name else REFERENCE
+    found, said = finetune_in(spread, tmp_path / "run", trained_head, redraw_heads=bool(FINETUNE.new_heads))
+    news = "".join(f"; {head}: new" for head in FINETUNE.new_heads)
+    assert said == [f"starting from the best weights of {trained_head}{news}"]
+    prefixes = tuple(f"module.{head}." for head in FINETUNE.new_heads)
+    for name, weight in saved_tensors(trained_head, "module.").items():
+        assert torch.equal(found[name], weight) != f"{name}.".startswith(prefixes), name
 
 
 def test_finetuning_that_starts_from_random_weights_is_noticed(finetuned_alone, tmp_path):

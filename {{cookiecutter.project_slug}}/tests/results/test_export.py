@@ -275,7 +275,7 @@ def test_a_crash_leaves_the_old_export_whole(pretrained, tmp_path, monkeypatch):
     ("output", "answer"),
     [
         ("full", "full holds mine.txt, which is of no export: name a new or an empty folder"),
-        ("full/mine.txt", "mine.txt is a file: name a folder"),
+        ("full/mine.txt", "mine.txt cannot be written: full/mine.txt: Not a directory"),
         (".", "is where you are, and would be replaced: name another folder"),
     ],
     ids=["folder", "file", "here"],

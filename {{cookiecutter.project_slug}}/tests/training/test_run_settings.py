@@ -78,6 +78,7 @@ SAVED = change(
         (f"--network {SAVED.network}, not another", {"network": "another"}),
         ("--seed 1234, not 7", {"seed": 7}),
         ("--from_run None, not elsewhere", {"from_run": "elsewhere"}),
+        ("--redraw_heads False, not True", {"redraw_heads": True}),
         ("--training.lr 0.002, not 0.5", {"training": {"lr": 0.5}}),
         ("--data.resampling epochs, not prng", {"data": {"resampling": "prng"}}),
         ("--seed 1234, not 7; --training.lr 0.002, not 0.5, and keeps", {"seed": 7, "training": {"lr": 0.5}}),

@@ -79,6 +79,9 @@ class NetworkConfig(TransformerConfig, io.IOMixin):
     """Name prefixes of the only weights that the start checkpoint may lack, e.g. ("head",); None: it is a checkpoint of
     this same network."""
 
+    redraw_heads: bool = False
+    """Draw the weights of `new_heads` also where the start has them."""
+
     foreign_start_dir: str | None = None
     """Folder that another program wrote, from which `load_foreign` loads where there is no start checkpoint."""
 
@@ -203,7 +206,7 @@ class NetworkConfig(TransformerConfig, io.IOMixin):
         return stage
 
     def load_foreign(self, stage: PipelineStage) -> None:
-        """Give a freshly built stage all weights but those of `new_heads` from `foreign_start_dir`.
+        """Give a freshly built stage its weights from `foreign_start_dir`, which may lack those of `new_heads`.
 
         `start.py` has what helps: which part of which weight a rank wants, and how to say what does not fit.
 

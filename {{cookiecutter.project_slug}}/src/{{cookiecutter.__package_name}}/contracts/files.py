@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there."""
+"""Paths as they are meant, and files and folders that are whole or not there."""
 
 from __future__ import annotations
 
@@ -8,6 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+
+def at_home(text: str) -> str:
+    """Return a text that begins with `~/` or `~user/`, which no shell has seen, as the path that is meant."""
+    is_path = text == "~" or (text.startswith("~") and "/" in text)
+    return os.path.expanduser(text) if is_path else text
+
+
+def as_path(word: str) -> Path:
+    """Return the path that a word of the command line means."""
+    return Path(at_home(word))
 
 
 @contextmanager

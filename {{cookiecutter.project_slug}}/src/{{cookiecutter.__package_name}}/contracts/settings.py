@@ -16,15 +16,31 @@ model's own checks of its values belong there too, into `problems`.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Literal, TypeVar
 
 from .errors import UserError
-from .settings_rules import batch_checks, layout_checks, number_checks
+from .files import at_home
+from .settings_rules import batch_checks, layout_checks, number_checks, text_checks
 
 
 @dataclass(frozen=True)
-class DataSettings:
+class Group:
+    """What all groups of settings have in common: `~/` begins a path, wherever it comes from."""
+
+    def __post_init__(self) -> None:
+        """Put the home folder into paths, once and for all: what reads them later differs in what it knows of `~`."""
+        for name in (item.name for item in fields(self)):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                object.__setattr__(self, name, at_home(value))
+            elif isinstance(value, list | tuple):
+                parts = (at_home(part) if isinstance(part, str) else part for part in value)
+                object.__setattr__(self, name, type(value)(parts))
+
+
+@dataclass(frozen=True)
+class DataSettings(Group):
     """Which items are read, and in which order; a model adds where they lie."""
 
     NOT_KEPT: ClassVar[tuple[str, ...]] = ("num_workers",)
@@ -43,7 +59,7 @@ class DataSettings:
 
 
 @dataclass(frozen=True)
-class ModelSettings:
+class ModelSettings(Group):
     """The sizes of the network, which are also fields of its config; a model adds its own.
 
     A network with attention has a field `num_attention_heads`, which must divide `hidden_size`, and may have one
@@ -81,7 +97,7 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
-class ParallelSettings:
+class ParallelSettings(Group):
     """How the work is spread over processes; data parallel takes what tensor and pipeline leave."""
 
     devices: int = 1
@@ -99,7 +115,7 @@ class ParallelSettings:
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
+class TrainingSettings(Group):
     """How long and how hard to train."""
 
     max_steps: int = 1_000
@@ -115,7 +131,7 @@ class TrainingSettings:
     warmup_steps: int = 50
     """optimizer steps of linear warm-up"""
     head_lr_factor: float = 1.0
-    """the weights of --new_heads learn at the learning rate times this, from warm-up to end"""
+    """the weights of --new_heads, loaded or drawn, learn at the learning rate times this, from warm-up to end"""
     weight_decay: float = 0.01
     """decoupled weight decay (AdamW) of matrices"""
     clip_grad: float = 1.0
@@ -140,7 +156,7 @@ Own = TypeVar("Own", bound="RunSettings")
 
 
 @dataclass(frozen=True)
-class RunSettings:
+class RunSettings(Group):
     """Everything that decides a run; saved beside its checkpoints. A model's `Settings` derive from this."""
 
     ONLY_PREDICT: ClassVar[dict[str, str]] = {}
@@ -162,7 +178,9 @@ class RunSettings:
     from_run: str | None = None
     """run whose weights this one starts from (finetune: --from)"""
     new_heads: tuple[str, ...] = ()
-    """prefixes of the only weights that --from may lack"""
+    """prefixes of the only weights that --from may lack; such a head is loaded if all of it fits, else drawn anew"""
+    redraw_heads: bool = False
+    """draw the weights of --new_heads anew even if those of --from fit"""
     data: DataSettings = field(default_factory=DataSettings)
     """the data"""
     model: ModelSettings = field(default_factory=ModelSettings)
@@ -223,7 +241,7 @@ class RunSettings:
 
     def problems(self) -> list[str]:
         """Return everything that is wrong with these values, each with the value, the rule and the mend."""
-        wrong_numbers = [text for is_wrong, text in number_checks(self) if is_wrong]
+        wrong_numbers = [text for is_wrong, text in (*text_checks(self), *number_checks(self)) if is_wrong]
         wrong_numbers += self.model.problems() + self.data.problems()
         if wrong_numbers:
             return wrong_numbers  # the other rules divide by these numbers

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 
@@ -66,9 +68,33 @@ def batch_checks(settings: Any) -> list[tuple[bool, str]]:
     ]
 
 
+def text_checks(settings: Any) -> list[tuple[bool, str]]:
+    """Return the same of texts."""
+    run_dir = settings.run_dir
+    return [
+        (not run_dir, "--run_dir is empty: name a folder"),
+        (not run_dir.isprintable(), f"--run_dir {run_dir!r} has a character that cannot be printed: name another"),
+        (
+            "$" in run_dir,  # which TensorBoard's logger would take for a variable, and nobody else
+            f"--run_dir {run_dir} has a $, and variables are not looked up here: write what they stand for",
+        ),
+        *((True, f"--{name} is empty: give it a value, or leave it out") for name in _emptied(settings)),
+    ]
+
+
+def _emptied(group: Any, prefix: str = "") -> Iterator[str]:
+    """Name the settings that are an empty text where nothing is None."""
+    for item in fields(group):
+        value, name = getattr(group, item.name), f"{prefix}{item.name}"
+        if is_dataclass(value):
+            yield from _emptied(value, f"{name}.")
+        elif value == "" and item.default is None:
+            yield name
+
+
 def number_checks(settings: Any) -> list[tuple[bool, str]]:
     """Return the same of single values."""
-    training = settings.training
+    training, start = settings.training, settings.from_run or settings.foreign_start
     at_least_one = {
         "--parallel.devices": settings.parallel.devices,
         "--parallel.num_nodes": settings.parallel.num_nodes,
@@ -83,7 +109,6 @@ def number_checks(settings: Any) -> list[tuple[bool, str]]:
         "--seed": settings.seed,
     }
     return [
-        (not settings.run_dir, "--run_dir is empty: name a folder"),
         *((value < 1, f"{name} {value} must be at least 1") for name, value in at_least_one.items()),
         (
             not 0 <= training.min_lr <= training.lr or training.lr == 0,
@@ -96,9 +121,14 @@ def number_checks(settings: Any) -> list[tuple[bool, str]]:
         ),
         (not training.head_lr_factor > 0, f"--training.head_lr_factor {training.head_lr_factor} must be above 0"),
         (
-            training.head_lr_factor != 1 and not (settings.from_run and settings.new_heads),
+            training.head_lr_factor != 1 and not (start and settings.new_heads),
             f"--training.head_lr_factor {training.head_lr_factor} is for the new heads of a finetuning, and there "
             "are none: name them with --new_heads, or set it to 1",
+        ),
+        (
+            settings.redraw_heads and not (start and settings.new_heads),
+            "--redraw_heads true is for the new heads of a finetuning, and there are none: name them with --new_heads, "
+            "or leave it out",
         ),
         (not training.clip_grad >= 0, f"--training.clip_grad {training.clip_grad} must be at least 0"),
         (not training.weight_decay >= 0, f"--training.weight_decay {training.weight_decay} must be at least 0"),

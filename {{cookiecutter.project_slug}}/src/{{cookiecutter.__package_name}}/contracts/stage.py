@@ -40,6 +40,8 @@ class PipelineStage(MegatronModule):
         super().__init__(config)
         self.pre_process, self.post_process, self.vp_stage = pre_process, post_process, vp_stage
         self.input_tensor: Tensor | None = None
+        self.loaded_heads: tuple[str, ...] = ()
+        """of those that a start may lack (start.py), the ones that it had"""
         self.goes_on = pre_process
         """from `input_tensor`, as a training step has shown"""
         self.register_forward_hook(_check_output)

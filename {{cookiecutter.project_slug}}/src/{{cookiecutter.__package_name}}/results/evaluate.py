@@ -26,6 +26,7 @@ from ..runtime.failures import tell
 from ..training.datamodule import DataModule
 from ..training.disk import writing
 from ..training.module import NetworkModule
+from ..training.run_settings import check_writable
 from ..training.train import with_best_weights
 
 
@@ -40,7 +41,7 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     Raises:
         UserError: the scores are not what they should be.
     """
-    run = Path(settings.run_dir)
+    check_writable(run := Path(settings.run_dir))
     with with_best_weights(settings) as (trainer, module, data), writing(run):
         [result] = trainer.test(module, datamodule=data, verbose=False)
         outputs = gather_outputs(trainer, module, data)
@@ -105,7 +106,7 @@ def predict(settings: Settings) -> list[Path]:
         UserError: the run's network predicts nothing.
     """
     settings = settings.to_predict()
-    run = Path(settings.run_dir)
+    check_writable(run := Path(settings.run_dir))
     with with_best_weights(settings) as (trainer, module, data), writing(run):
         outputs = gather_outputs(trainer, module, data)
         rows = {name: outputs[name] for name in (names.IDX, names.NAME) if name in outputs}

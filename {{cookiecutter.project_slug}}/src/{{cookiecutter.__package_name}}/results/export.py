@@ -149,13 +149,11 @@ def _check_room(folder: Path, files: tuple[str, ...]) -> None:
     """Raise a UserError unless the folder can be written: it is new, empty, or an older export."""
     if folder.resolve() == Path.cwd():
         raise UserError(f"--output {folder} is where you are, and would be replaced: name another folder")
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--output {folder} is a file: name a folder")
+    check_writable(folder)
     ours = {*files, MODEL_FILE, PLAIN_FILE, "__pycache__"}
     others = sorted({path.name for path in folder.iterdir()} - ours) if folder.exists() else []
     if others:
         raise UserError(f"--output {folder} holds {others[0]}, which is of no export: name a new or an empty folder")
-    check_writable(folder)
 
 
 @contextmanager

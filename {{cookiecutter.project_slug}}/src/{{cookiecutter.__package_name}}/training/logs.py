@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from nemo.utils.model_utils import unwrap_model
 from torch import Tensor
 from tqdm import tqdm
 
@@ -34,10 +36,11 @@ class RunRecorder(pl.Callback):
         Lightning opens the files of loggers that it has from the beginning before a start that can still fail.
         """
         self.started = time.monotonic()
-        if trainer.global_step == 0 and (start := self.settings.foreign_start):
-            tell(f"starting from the weights in {start}")
-        elif trainer.global_step == 0 and self.settings.from_run:
-            tell(f"starting from the best weights of {self.settings.from_run}")
+        if trainer.global_step == 0 and (start := self.settings.foreign_start or self.settings.from_run):
+            weights = "weights in" if self.settings.foreign_start else "best weights of"
+            loaded = _loaded_heads(trainer)
+            heads = (f"; {head}: {'loaded from it' if head in loaded else 'new'}" for head in self.settings.new_heads)
+            tell(f"starting from the {weights} {start}{''.join(heads)}")
         if trainer.is_global_zero:
             save_settings(self.settings, self.run)
             for logger in trainer.loggers:
@@ -49,6 +52,14 @@ class RunRecorder(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the time."""
         self.seconds = time.monotonic() - self.started
+
+
+def _loaded_heads(trainer: Any) -> set[str]:
+    """Return which heads the start had; the ranks of the last stage know."""
+    ranks: list[Any] = [None] * trainer.world_size
+    here = [head for stage in unwrap_model(list(trainer.strategy.model)) for head in stage.loaded_heads]
+    torch.distributed.all_gather_object(ranks, here)
+    return {head for heads in ranks for head in heads}
 
 
 class Progress(pl.Callback):

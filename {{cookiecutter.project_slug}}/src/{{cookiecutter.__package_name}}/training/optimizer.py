@@ -10,7 +10,7 @@ from nemo.lightning.pytorch.optim import CosineAnnealingScheduler, MegatronOptim
 from nemo.utils.model_utils import unwrap_model
 
 from ..contracts.settings import TrainingSettings
-from ..contracts.start import new_weights
+from ..contracts.start import head_weights
 from ..runtime.gradients import finalize
 
 FACTOR = "pre_lr_mult"
@@ -57,7 +57,7 @@ class _Optimizer(MegatronOptimizerModule):
     def optimizers(self, model: Any) -> list[Any]:
         """Put the weights of new heads into parameter groups of their own, if they have a factor."""
         if self.lr_mult != 1:
-            weights = {id(weight) for chunk in model for weight in new_weights(unwrap_model(chunk), self.new_heads)}
+            weights = {id(weight) for chunk in model for weight in head_weights(unwrap_model(chunk), self.new_heads)}
             self.scale_lr_cond = lambda name, weight: id(weight) in weights
         return super().optimizers(model)
 

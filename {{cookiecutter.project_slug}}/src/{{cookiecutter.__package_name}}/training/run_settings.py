@@ -29,6 +29,7 @@ _KEPT = (
     "network",
     "from_run",
     "new_heads",
+    "redraw_heads",
     "seed",
     *(item.name for item in fields(Settings) if item.name not in _GENERAL | Settings.ONLY_PREDICT.keys()),
     *(f"model.{item.name}" for item in fields(ModelSettings)),
@@ -56,7 +57,9 @@ def load_settings(run: Path) -> Settings:
         settings: Settings = _from_dict(Settings, values)
     except FileNotFoundError:
         raise UserError(f"{run} holds no run ({SETTINGS_FILE} is missing): give the folder of a training") from None
-    except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise UserError(f"{run} cannot be read ({error.strerror}): give the folder of a training") from None
+    except (TypeError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} cannot be read ({reason}): mend it, or train again") from error
     return settings
@@ -89,16 +92,24 @@ def _of_type(hint: Any, value: Any) -> Any:
     return value
 
 
+def is_run(folder: str) -> bool:
+    """Tell whether a folder holds the settings of a run; UserError if nobody can look."""
+    try:
+        return Path(folder, SETTINGS_FILE).exists()
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read ({error.strerror}): name another folder") from None
+
+
 def holds_run(settings: Settings) -> bool:
     """Tell whether the run folder holds a run to go on with; if not, one can start there.
 
     Raises:
         UserError: the folder holds a run of other settings or one that is not to be resumed, or cannot be written.
     """
-    run = Path(settings.run_dir)
+    run, has_settings = Path(settings.run_dir), is_run(settings.run_dir)
     check_unlocked(run)
     has_checkpoints = (run / CHECKPOINTS_FOLDER).exists()
-    if not (run / SETTINGS_FILE).exists():
+    if not has_settings:
         if has_checkpoints:
             raise UserError(f"{run} has checkpoints but no {SETTINGS_FILE}: restore it, or use another --run_dir")
         check_writable(run)
@@ -111,9 +122,10 @@ def holds_run(settings: Settings) -> bool:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise a UserError if a folder cannot be written, or cannot be made."""
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    """Raise a UserError if a folder cannot be made, or nothing in it."""
+    existing = folder
     try:
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
         with TemporaryDirectory(dir=existing):
             pass
     except OSError as error:

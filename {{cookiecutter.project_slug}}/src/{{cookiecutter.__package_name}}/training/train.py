@@ -123,6 +123,7 @@ def make_module(settings: Settings, start_weights: Path | None, same_network: bo
         start_weights_dir=str(weights(start_weights)) if start_weights else None,
         foreign_start_dir=settings.foreign_start,
         new_heads=None if same_network else settings.new_heads,
+        redraw_heads=settings.redraw_heads,
     )
     return NetworkModule(network, make_optimizer(settings.training, settings.new_heads))
 

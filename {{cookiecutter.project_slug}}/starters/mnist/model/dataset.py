@@ -5,6 +5,7 @@
 
 import gzip
 import hashlib
+import os
 import zlib
 from pathlib import Path
 from typing import Any, ClassVar
@@ -86,7 +87,7 @@ class MNISTCustom(MNIST):
         self.train = train
         if download:
             self.download()
-        if not Path(self.raw_folder).is_dir():
+        if not os.path.isdir(self.raw_folder):
             raise DataError(f"{self.raw_folder} is missing: run with --data.download true")
         split = "train" if train else "t10k"
         self.data = torch.from_numpy(self._read(f"{split}-images-idx3-ubyte"))

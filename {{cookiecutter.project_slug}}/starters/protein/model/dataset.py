@@ -6,6 +6,7 @@ contracts/item.py. Each dataset has `name(position)` too.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +38,7 @@ def prepare(settings: Settings) -> None:
     """
     data, is_test = settings.data, settings.input is None
     for file in (data.train_file, data.validation_file, data.test_file) if is_test else (settings.input,):
-        if file is not None and Path(file).exists():
+        if file is not None and os.path.exists(file):
             proteins = read_proteins(file, settings, labelled=is_test)
             if not is_test:
                 _tell_of_long(proteins, settings)

@@ -69,7 +69,7 @@ def test_finetuning_trains_a_new_head_on_the_trunk_and_a_resume_needs_the_folder
     run_dir = str(tmp_path / "run")
     settings = started(folder, FINETUNE.network, run_dir=run_dir, new_heads=("head",), training=steps)
     trained = train(settings)
-    assert f"starting from the weights in {folder}" in capsys.readouterr().err
+    assert f"starting from the weights in {folder}; head: new" in capsys.readouterr().err.splitlines()
     trunk = weights_of(make("masked"))
     found = to_hugging_face(trained.start, FINETUNE.network, HEADS)
     assert all(torch.equal(found[name], trunk[name]) for name in trunk.keys() & found.keys())

@@ -19,9 +19,10 @@ from {{cookiecutter.__package_name}}.training.train import make_module
 HEADS = 4
 
 
-def built(settings, new_heads=()):
+def built(settings, new_heads=(), **changes):
     """Build the network that these settings start with."""
-    return replace(make_module(settings, start_weights=None).config, new_heads=new_heads).configure_model()
+    config = make_module(settings, start_weights=None).config
+    return replace(config, new_heads=new_heads, **changes).configure_model()
 
 
 def back(stage, network):
@@ -59,13 +60,30 @@ def test_weights_take_the_precision_of_the_run(megatron, tmp_path):
     assert_equal(found, {name: weight.float() for name, weight in weights_of(theirs).items()})
 
 
-def test_new_heads_keep_their_random_weights_though_the_folder_has_others(megatron, tmp_path):
+def test_a_head_of_the_folder_is_taken_unless_it_is_to_be_drawn_anew(megatron, tmp_path):
     theirs = make("sequence_classifier")
     settings = started(saved(theirs, tmp_path), "sequence_classifier")
-    found = back(built(settings, new_heads=("head",)), "sequence_classifier")
+    taken = built(settings, new_heads=("head",))
+    assert taken.loaded_heads == ("head",)
+    assert_equal(back(taken, "sequence_classifier"), weights_of(theirs))
+    drawn = built(settings, new_heads=("head",), redraw_heads=True)
+    assert drawn.loaded_heads == ()
+    assert_equal(back(drawn, "sequence_classifier"), {**weights_of(theirs), **fresh_head(settings)})
+
+
+def test_a_head_of_other_classes_is_new_as_a_whole(megatron, tmp_path):
+    theirs = make("sequence_classifier")
+    settings = started(saved(theirs, tmp_path), "sequence_classifier")
+    other = change(settings, model={"classes": ["one", "two"]})  # its first layer would fit
+    found = built(other, new_heads=("head",))
+    assert found.loaded_heads == ()
+    assert_equal(back(found, "sequence_classifier"), {**weights_of(theirs), **fresh_head(other)})
+
+
+def fresh_head(settings):
+    """Return the weights of the head that these settings draw."""
     drawn = back(built(replace(settings, from_hf=None)), "sequence_classifier")
-    heads = {name: weight for name, weight in drawn.items() if name.startswith("classifier")}
-    assert_equal(found, {**weights_of(theirs), **heads})
+    return {name: weight for name, weight in drawn.items() if name.startswith("classifier")}
 
 
 def test_a_trunk_alone_is_taken_where_the_head_is_new(megatron, tmp_path):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from megatron.core import dist_checkpointing
 from transformers import (
     EsmConfig,
     EsmForMaskedLM,
@@ -148,3 +149,11 @@ def test_features_after_each_layer_are_those_of_transformers(layer, config, batc
     states = theirs.esm(inputs_embeds=embedded, attention_mask=mask, output_hidden_states=True).hidden_states
     expected = states[-1 if layer is None else layer]
     torch.testing.assert_close(real(ours(batch)["hidden"], batch), real(expected, batch), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("start", THEIRS)
+def test_only_a_head_of_the_same_kind_is_loaded_though_a_layer_of_another_would_fit(start, config, tmp_path):
+    dist_checkpointing.save(config(start).configure_model().sharded_state_dict(prefix="module."), str(tmp_path))
+    for network in THEIRS.keys() - {"masked"}:
+        found = config(network, init_seed=99, start_weights_dir=str(tmp_path), new_heads=("head",)).configure_model()
+        assert found.loaded_heads == (("head",) if network == start else ()), network

@@ -52,7 +52,7 @@ def load_folder(stage: PipelineStage, folder: Path, answers_for: str, new_heads:
     """Give a stage the weights of a folder, in the stage's own dtype.
 
     Args:
-        stage: the freshly built stage; its new heads keep their random start weights.
+        stage: the freshly built stage; heads that the folder has not keep their random start weights.
         folder: as `save_pretrained` writes it.
         answers_for: a name in `weights.HEADS`.
         new_heads: name prefixes whose weights the folder may lack; None: none.
@@ -63,10 +63,24 @@ def load_folder(stage: PipelineStage, folder: Path, answers_for: str, new_heads:
     """
     check_sizes(folder, stage.config)
     theirs, problems = FolderWeights(folder), []
-    for name, tensor in wanted_weights(stage, new_heads).items():
+
+    def whole(part: ShardedTensor) -> Tensor:
+        found = from_hugging_face(part.key, theirs, answers_for, stage.config.num_attention_heads)
+        if found.shape != part.global_shape:
+            raise ValueError(f"it is {tuple(found.shape)}, not {tuple(part.global_shape)}")
+        return found
+
+    def fits(head: str, parts: list[ShardedTensor]) -> bool:
         try:
-            whole = from_hugging_face(tensor.key, theirs, answers_for, stage.config.num_attention_heads)
-            _fill(tensor, whole)
+            for part in parts:
+                whole(part)
+        except (KeyError, ValueError, RuntimeError):
+            return False
+        return True
+
+    for name, part in wanted_weights(stage, new_heads, fits).items():
+        try:
+            _fill(part, whole(part))
         except KeyError as error:
             problems.append(f"{error.args[0]} is missing")
         except (ValueError, RuntimeError) as error:
@@ -77,9 +91,7 @@ def load_folder(stage: PipelineStage, folder: Path, answers_for: str, new_heads:
 
 
 def _fill(part: ShardedTensor, whole: Tensor) -> None:
-    """Copy a rank's part of a weight; ValueError if the whole is of another shape."""
-    if whole.shape != part.global_shape:
-        raise ValueError(f"it is {tuple(whole.shape)}, not {tuple(part.global_shape)}")
+    """Copy a rank's part of a weight."""
     where = tuple(slice(start, start + size) for start, size in zip(part.global_offset, part.local_shape, strict=True))
     with torch.no_grad():
         part.data.copy_(whole[where])
