@@ -24,7 +24,7 @@ from .model.settings import Settings
 from .parsing import did_you_mean, parse, rename, saved_settings
 from .runtime import launch, noise, signals
 from .saying import PROG, complain, say, to_paste
-from .training.run_settings import check_same_sizes, check_writable, holds_run, is_run
+from .training.run_settings import check_same_sizes, check_writable, holds_run, is_resumed, is_run
 
 STOPPED = 75
 """Exit code of a training that a signal ended early and that can be resumed: EX_TEMPFAIL of sysexits.h, try again."""
@@ -86,7 +86,7 @@ def finetune(argv: list[str]) -> int:
     argv = rename(argv, "--from", "--from_run")
     given = _parse("finetune", argv, model.FINETUNE)
     if given.from_run is None:
-        if given.foreign_start or _is_resumed(given):  # which knows where it started
+        if given.foreign_start or is_resumed(given):  # which knows where it started
             return _train("finetune", argv, model.FINETUNE)
         raise UserError("finetune needs --from RUN, the folder of the run whose weights it starts from")
     start = saved_settings(Path(given.from_run))
@@ -199,14 +199,10 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 }
 
 
+@signals.kept()  # while everything is imported, too
 def _train(command: str, argv: list[str], defaults: Settings) -> int:
-    with signals.kept():  # while everything is imported, too
-        return _trained(command, argv, defaults)
-
-
-def _trained(command: str, argv: list[str], defaults: Settings) -> int:
     settings = _parse(command, argv, defaults)
-    if _is_resumed(settings):  # and keeps what it is not told to change
+    if is_resumed(settings):  # and keeps what it is not told to change
         settings = _parse(command, argv, saved_settings(Path(settings.run_dir)))
     elif settings.foreign_start:
         taken = {name: value for name, value in settings.from_start().items() if name in model.FROM_START}
@@ -221,10 +217,6 @@ def _trained(command: str, argv: list[str], defaults: Settings) -> int:
     or_finetune = f", or {to_paste('finetune', '--from', result.run_dir)}" if command == "pretrain" else ""
     say(f"Next: {to_paste('evaluate', '--from', result.run_dir)}{or_finetune}")
     return 0
-
-
-def _is_resumed(settings: Settings) -> bool:
-    return settings.resume and is_run(settings.run_dir)
 
 
 def _import(room: str, settings: Settings) -> ModuleType:

@@ -58,7 +58,7 @@ def load_settings(run: Path) -> Settings:
     except FileNotFoundError:
         raise UserError(f"{run} holds no run ({SETTINGS_FILE} is missing): give the folder of a training") from None
     except OSError as error:
-        raise UserError(f"{run} cannot be read ({error.strerror}): give the folder of a training") from None
+        raise UserError(f"{path} cannot be read ({error.strerror}): give the folder of a training") from None
     except (TypeError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} cannot be read ({reason}): mend it, or train again") from error
@@ -98,6 +98,11 @@ def is_run(folder: str) -> bool:
         return Path(folder, SETTINGS_FILE).exists()
     except OSError as error:
         raise UserError(f"{folder} cannot be read ({error.strerror}): name another folder") from None
+
+
+def is_resumed(settings: Settings) -> bool:
+    """Tell whether there is a run to go on with, as is wished."""
+    return settings.resume and is_run(settings.run_dir)
 
 
 def holds_run(settings: Settings) -> bool:
