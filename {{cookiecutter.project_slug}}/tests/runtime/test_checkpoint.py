@@ -39,7 +39,7 @@ def lose_seal(path: Path) -> None:
 
 def test_a_run_does_not_go_back_behind_checkpoints_that_lost_their_seal(checkpoints: Path) -> None:
     lose_seal(checkpoints / "step=10-last")
-    lost = r"step=10-last lost files.json, .*: copy it again with them, or delete these folders to go on from step 2$"
+    lost = r"step=10-last lost files.json, .*: copy them again with it, or delete these folders to go on from step 2$"
     with pytest.raises(UserError, match=lost):
         checkpoint.last_checkpoint(checkpoints)
     for name in ("step=2-last", "step=2-val_loss=0.5"):
@@ -58,7 +58,7 @@ def test_what_lost_its_seal_is_not_needed_where_a_whole_one_is_as_new(checkpoint
 
 def test_the_best_checkpoint_does_not_give_way_to_a_worse_one_if_it_lost_its_seal(checkpoints: Path) -> None:
     (checkpoints / "step=9-val_loss=0.4").mkdir()
-    with pytest.raises(UserError, match=r"step=9-val_loss=0.4 lost files.json, .*: copy it again with that, or train"):
+    with pytest.raises(UserError, match=r"step=9-val_loss=0.4 lost files.json, .*: copy it again with that file, or"):
         checkpoint.best_checkpoint(checkpoints)
 
 

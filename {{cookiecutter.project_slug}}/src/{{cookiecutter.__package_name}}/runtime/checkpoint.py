@@ -153,8 +153,8 @@ def _check_seals(unsealed: list[Path], newest: Path | None) -> None:
     step = step_of(newest) if newest else 0
     if lost := [path.name for path in unsealed if step_of(path) > step]:
         raise UserError(
-            f"of the checkpoints in {unsealed[0].parent}, {', '.join(lost)} lost {SEAL}, which tells whether they are "
-            f"whole: copy it again with them, or delete these folders to go on from step {step}"
+            f"of the checkpoints in {unsealed[0].parent}, {', '.join(lost)} lost {SEAL}, which tells whether one is "
+            f"whole: copy them again with it, or delete these folders to go on from step {step}"
         )
 
 
@@ -169,8 +169,8 @@ def best_checkpoint(folder: Path) -> Path:
         raise UserError(f"{folder} holds no finished checkpoint of a validation: train the run to one")
     if not is_sealed(best):
         raise UserError(
-            f"checkpoint {best} lost {SEAL}, which tells whether it is whole: copy it again with that, or train the "
-            "run again"
+            f"checkpoint {best} lost {SEAL}, which tells whether it is whole: copy it again with that file, or "
+            "train the run again"
         )
     if problem := damage(best):
         raise UserError(f"checkpoint {best} is damaged ({problem}): restore it, or train the run again")

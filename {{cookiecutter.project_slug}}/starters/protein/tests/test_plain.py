@@ -158,7 +158,7 @@ def test_the_card_tells_data_sizes_and_figures(exported, tmp_path):
 def test_an_evaluation_that_cannot_be_read_is_one_line(exported, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / EVALUATION_FILE).write_text('{"test_loss": 2.8')
-    with pytest.raises(UserError, match=r"evaluation.json cannot be used \(.*\): write it again with `evaluate --from "):
+    with pytest.raises(UserError, match=r"evaluation.json cannot be used \(.*\): write it again with `evaluate"):
         exported("masked")
 
 
