@@ -19,7 +19,7 @@ from {{cookiecutter.__package_name}}.results import evaluate
 from {{cookiecutter.__package_name}}.training import train
 from {{cookiecutter.__package_name}}.training.run_settings import save_settings
 
-ODD = "it's $HOME; a*b [1] 100% #"
+ODD = "it's; a*b [1] 100% #"
 
 
 def told(capfd):

@@ -222,8 +222,7 @@ def _train(command: str, argv: list[str], defaults: Settings) -> int:
 def _import(room: str, settings: Settings) -> ModuleType:
     """Import what trains or evaluates, in all ranks at once."""
     _quiet_unless(settings.verbose)
-    launch.check(settings.parallel.devices, settings.parallel.num_nodes)
-    launch.start_ranks(settings.parallel.devices)
+    launch.start_ranks(settings.parallel.devices, settings.parallel.num_nodes)
     with _explained():
         return import_module(f".{room}", __package__)
 

@@ -114,6 +114,7 @@ def test_only_a_command_that_nothing_else_launched_starts_ranks(
 ) -> None:
     environment.update(given)
     monkeypatch.setattr(launch, "is_command", is_command)
+    monkeypatch.setattr(launch, "check", lambda devices, num_nodes: None)
     monkeypatch.setattr(launch, "_end_with", lambda ranks: None)
     started: list[str] = []
     monkeypatch.setattr(subprocess, "Popen", lambda words, env, **kwargs: started.append(env["LOCAL_RANK"]))

@@ -118,12 +118,18 @@ def _check_script(devices: int) -> None:
         )
 
 
-def start_ranks(devices: int) -> None:
+def start_ranks(devices: int, num_nodes: int = 1) -> None:
     """Run this command again as ranks 1 to `devices` - 1, and end with the exit code of one that fails.
 
-    Does nothing in a process that a launcher has started, torchrun or Slurm, say, or that is no command.
+    Starts nothing in a process that a launcher has started, torchrun or Slurm, say, or that is no command.
+
+    Raises:
+        UserError: see `check`.
     """
-    if devices == 1 or not is_command or launcher() != "nobody":
+    if not is_command:
+        return
+    check(devices, num_nodes)
+    if devices == 1 or launcher() != "nobody":
         return
     given = {
         "MASTER_ADDR": "127.0.0.1",
