@@ -50,7 +50,7 @@ def test_a_home_folder_is_meant_by_every_command(home, asked, monkeypatch):
 @pytest.mark.parametrize("name", ["file", "x" * 300], ids=["file", "long"])
 def test_a_run_that_is_no_folder_is_one_line(name, command, refused, tmp_path):
     (tmp_path / "file").touch()
-    assert f"{tmp_path / name} cannot be read (" in refused(command, "--from", tmp_path / name)
+    assert f"{tmp_path / name}/settings.yaml cannot be read (" in refused(command, "--from", tmp_path / name)
 
 
 @pytest.mark.parametrize("work", [evaluate, predict])
