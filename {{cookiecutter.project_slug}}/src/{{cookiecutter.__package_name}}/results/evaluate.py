@@ -22,9 +22,9 @@ from ..contracts.given import Given, NotGivenError, check_names
 from ..contracts.view import innermost
 from ..model.settings import Settings
 from ..runtime.checkpoint import step_of
+from ..runtime.disk import writing
 from ..runtime.failures import tell
 from ..training.datamodule import DataModule
-from ..training.disk import writing
 from ..training.module import NetworkModule
 from ..training.run_settings import check_writable
 from ..training.train import with_best_weights

@@ -20,7 +20,7 @@ from ..contracts.names import CHECKPOINTS_FOLDER, SETTINGS_FILE
 from ..contracts.reading import read_whole
 from ..contracts.settings import RunSettings
 from ..model.settings import DataSettings, ModelSettings, Settings
-from .lock import check_unlocked
+from ..runtime.lock import check_unlocked
 
 _GENERAL = {item.name for item in fields(RunSettings)}
 # What a checkpoint brings along (weights and where they came from, schedule, optimizer groups), or what its position

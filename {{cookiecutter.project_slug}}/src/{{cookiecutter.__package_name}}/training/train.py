@@ -22,12 +22,12 @@ from ..model.settings import Settings
 from ..runtime import cluster, signals
 from ..runtime.backend import prepared
 from ..runtime.checkpoint import Checkpoint, ValidationSchedule, best_checkpoint, last_checkpoint, step_of, weights
+from ..runtime.disk import writing
 from ..runtime.failures import tell
+from ..runtime.lock import locked
 from ..runtime.rng import RandomNumbers
 from ..runtime.strategy import Strategy
 from .datamodule import DataModule
-from .disk import writing
-from .lock import locked
 from .logs import Progress, RunRecorder
 from .module import NetworkModule
 from .optimizer import make_optimizer

@@ -66,10 +66,7 @@ class MNISTCustom(MNIST):
         "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
     }
     suffix = ""
-    remedy = (
-        "for MNIST, name another --data.root and run with --data.download true; for data of your own, "
-        "docs/make-it-yours.md says how"
-    )
+    remedy = "run with --data.download true in another --data.root; docs/make-it-yours.md says how to use your own data"
 
     def __init__(self, root: str | Path, train: bool = True, download: bool = False) -> None:
         """Load one split into memory.
@@ -98,16 +95,11 @@ class MNISTCustom(MNIST):
         """`<root>/MNIST/raw`; torchvision derives it from the class name and would look in `<root>/MNISTCustom`."""
         return str(Path(self.root) / "MNIST" / "raw")
 
-    @property
-    def processed_folder(self) -> str:
-        """`<root>/MNIST/processed`, which only old torchvisions wrote."""
-        return str(Path(self.root) / "MNIST" / "processed")
-
     def download(self) -> None:
         """Fetch all four files if one is missing; DataError if that fails, or would overwrite what is not MNIST's."""
-        for path in Path(self.raw_folder).glob("*-ubyte"):
-            if path.name in self.sha256:
-                self._read(path.name)
+        for name in self.sha256:
+            if Path(self.raw_folder, name).exists():
+                self._read(name)
         try:
             super().download()
         except (OSError, RuntimeError) as error:

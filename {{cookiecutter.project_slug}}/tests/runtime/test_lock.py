@@ -10,14 +10,14 @@ import pytest
 from conftest import ENVIRONMENT, PACKAGE
 
 from {{cookiecutter.__package_name}}.contracts.errors import UserError
-from {{cookiecutter.__package_name}}.training import lock
+from {{cookiecutter.__package_name}}.runtime import lock
 from {{cookiecutter.__package_name}}.training import train as training
 from {{cookiecutter.__package_name}}.training.run_settings import holds_run
 
 HOLDS = """
 import sys
 from pathlib import Path
-from {package}.training.lock import locked
+from {package}.runtime.lock import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -9,8 +9,8 @@ import pytest
 
 from {{cookiecutter.__package_name}}.contracts import names
 from {{cookiecutter.__package_name}}.contracts.errors import UserError
+from {{cookiecutter.__package_name}}.runtime import disk
 from {{cookiecutter.__package_name}}.runtime.checkpoint import last_checkpoint
-from {{cookiecutter.__package_name}}.training import disk
 from {{cookiecutter.__package_name}}.training import train as training
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..contracts.errors import UserError
-from ..runtime.launch import is_first_rank
+from .launch import is_first_rank
 
 LOCK_FILE = ".lock"
 
