@@ -23,7 +23,7 @@ from .model import settings as model
 from .model.settings import Settings
 from .parsing import did_you_mean, parse, rename, saved_settings
 from .runtime import launch, noise, signals
-from .saying import PROG, complain, say, to_paste
+from .saying import PROG, complain, in_words, say, to_paste
 from .training.run_settings import check_same_sizes, check_writable, holds_run, is_resumed, is_run
 
 STOPPED = 75
@@ -98,9 +98,9 @@ def evaluate(argv: list[str]) -> int:
     """Score a run on the whole test set: --from RUN."""
     settings = _settings_of_run("evaluate", argv)
     result = _import("results.evaluate", settings).evaluate(settings)
-    say("  ".join(f"{name} {value:.4f}" for name, value in result.items() if isinstance(value, float)))
+    say(in_words(result))
     for name, figures in result[REFERENCES].items():
-        say(f"{name}: {'  '.join(f'{figure} {value:.4f}' for figure, value in figures.items())}")
+        say(f"{name}: {in_words(figures)}")
     counted = "" if result[COUNTED] == "items" else f" with {result[COUNTS][f'test_{LOSS}']:,} {result[COUNTED]}"
     say(f"over {result[NUM_ITEMS]:,} test items{counted}; written to {settings.run_dir}")
     if is_run(settings.run_dir):  # else there is no run to report on

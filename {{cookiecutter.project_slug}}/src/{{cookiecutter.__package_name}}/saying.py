@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from typing import Any
 
 from .runtime.launch import is_first_rank
 
@@ -13,6 +14,13 @@ PROG = (__package__ or "").replace("_", "-")
 def to_paste(*words: object) -> str:
     """Return a command of this program that can be pasted into a shell, whatever characters its paths have."""
     return shlex.join([PROG, *map(str, words)])
+
+
+def in_words(figures: dict[str, Any]) -> str:
+    """Return figures on one line; what is no number is left out."""
+    numbers = {name: value for name, value in figures.items() if isinstance(value, float)}
+    shown = (f"{name} {value:.4f}" if abs(value) >= 0.001 else f"{name} {value:.3g}" for name, value in numbers.items())
+    return "  ".join(shown)
 
 
 def say(line: str) -> None:

@@ -28,7 +28,7 @@ def test_predictions_are_columns_and_arrays_with_a_row_an_item(folder: Path, pai
         seen = kept["seen"]
         pairs = np.stack([seen, seen], axis=1)
         text = np.array([f"item, {n}" for n in seen])
-        return {"number": (seen / 7).astype(np.float32), "pairs": pairs, "text": text, "whole": seen * 10**6}
+        return {"number": (seen / 7).astype(np.float32), "pairs": pairs, "a text, written": text, "whole": seen * 10**6}
 
     pair(keep=keep_idx, predictions=predictions)
     assert run("predict", "--from", folder) == 0
@@ -37,7 +37,7 @@ def test_predictions_are_columns_and_arrays_with_a_row_an_item(folder: Path, pai
     with table.open(newline="") as file:
         rows = [{name: value for name, value in row.items() if name != names.NAME} for row in csv.DictReader(file)]
     assert rows == [
-        {"idx": f"{n}", "number": f"{np.float32(n / 7):.6f}", "text": f"item, {n}", "whole": f"{n * 10**6}"}
+        {"idx": f"{n}", "number": f"{np.float32(n / 7):.6g}", "a text, written": f"item, {n}", "whole": f"{n * 10**6}"}
         for n in range(len(rows))
     ]
     arrays = arrays_of(others)
@@ -171,7 +171,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a name that the file has": (
         {"keep": keep_idx, "predictions": lambda kept: {"file": kept["seen"]}},
-        "model/results.py: predictions calls an array 'file': use letters, numbers and _, and none of idx, name, file",
+        "predictions calls a column 'file': use a text that can be printed, and none of idx, name, file",
     ),
     "no dict": ({"predictions": lambda kept: None}, "model/results.py: predictions gives NoneType, not a dict"),
     "predictions of what is not kept": (

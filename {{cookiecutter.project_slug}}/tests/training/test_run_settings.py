@@ -10,6 +10,7 @@ from {{cookiecutter.__package_name}}.training.run_settings import (
     check_same_run,
     check_same_sizes,
     load_settings,
+    other_heads,
     save_settings,
 )
 
@@ -99,3 +100,15 @@ def test_a_trained_network_keeps_its_sizes():
     check_same_sizes(change(SAVED, data={"num_workers": 2}), SAVED)
     with pytest.raises(UserError, match=f"the network in {SAVED.run_dir} has the sizes .*: leave out --model"):
         check_same_sizes(change(SAVED, model={"num_layers": 5}), SAVED)
+
+
+@pytest.mark.parametrize("network", ["one", "two"])
+def test_a_head_that_answered_something_else_is_new_or_refused(network, monkeypatch):
+    monkeypatch.setattr(type(SAVED.model), "OF_HEADS", ("num_layers",))
+    other = change(SAVED, model={"num_layers": 8}, network=network, new_heads=("head",))
+    start = change(SAVED, network="one")
+    assert not other_heads(change(SAVED, network=network), start)
+    assert other_heads(other, start)
+    if network == "one":
+        with pytest.raises(UserError, match=r"--model\.num_layers is not that of .*, whose head is kept"):
+            other_heads(change(other, new_heads=()), start)

@@ -29,3 +29,12 @@ def check_names(names: Iterable[Any], who: str) -> None:
         if not (isinstance(name, str) and name.isascii() and name.isidentifier()) or name in TAKEN:
             rule = f"use letters, numbers and _, and none of {', '.join(TAKEN)}"
             raise UserError(f"{who} calls an array {name!r}: {rule}")
+
+
+def check_columns(names: Iterable[Any], who: str) -> None:
+    """Raise a UserError for what is no name for a column of a table; it may have blanks and signs, as classes do."""
+    for name in names:
+        is_text = isinstance(name, str) and name.isprintable() and name == name.strip() != ""
+        if not is_text or name in TAKEN:
+            rule = f"use a text that can be printed, and none of {', '.join(TAKEN)}"
+            raise UserError(f"{who} calls a column {name!r}: {rule}")

@@ -69,6 +69,9 @@ class ModelSettings(Group):
     NOT_SPLIT: ClassVar[tuple[str, ...]] = ("num_layers", "sequence_length")
     """Names of the whole numbers here that tensor parallel need not divide."""
 
+    OF_HEADS: ClassVar[tuple[str, ...]] = ()
+    """Names of the settings here that say what a head answers: one that answered something else is drawn anew."""
+
     num_layers: int = 4
     """blocks of the trunk, which pipeline stages share"""
     hidden_size: int = 64

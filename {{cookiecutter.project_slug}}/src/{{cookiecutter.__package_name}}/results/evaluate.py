@@ -18,7 +18,7 @@ from ..contracts import names
 from ..contracts.config import Ragged
 from ..contracts.errors import UserError
 from ..contracts.files import write_whole
-from ..contracts.given import Given, NotGivenError, check_names
+from ..contracts.given import Given, NotGivenError, check_columns
 from ..contracts.view import innermost
 from ..model.settings import Settings
 from ..runtime.checkpoint import step_of
@@ -145,7 +145,7 @@ def _named(path: Path, settings: Settings) -> Path:
 
 def _check_predicted(predicted: dict[str, Any], size: int) -> None:
     """Tell what is not finite; UserError for what cannot be written, or has not a row for each item."""
-    check_names(predicted, "model/results.py: predictions")
+    check_columns(predicted, "model/results.py: predictions")
     for name, found in predicted.items():
         if not _has_rows(found, size):
             parts = ", ".join(map(_kind, found if isinstance(found, Ragged) else [found]))
@@ -183,7 +183,7 @@ def _write_columns(path: Path, columns: dict[str, np.ndarray]) -> None:
         writer = csv.writer(file)
         writer.writerow(columns)
         for row in zip(*columns.values(), strict=True):
-            writer.writerow(f"{value:.6f}" if isinstance(value, np.floating) else value for value in row)
+            writer.writerow(f"{value:.6g}" if isinstance(value, np.floating) else value for value in row)
 
 
 def gather_outputs(trainer: nl.Trainer, module: NetworkModule, data: DataModule) -> dict[str, np.ndarray]:

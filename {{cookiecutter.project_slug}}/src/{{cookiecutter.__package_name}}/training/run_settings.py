@@ -157,6 +157,21 @@ def others_than(before: dict[str, Any], settings: RunSettings) -> str:
     return "; ".join(f"--{name} {old}, not {value}" for name, old, value in pairs if value != old)
 
 
+def other_heads(settings: Settings, start: Settings) -> bool:
+    """Tell whether the heads of a run answer something else than those of the run that it starts from.
+
+    Raises:
+        UserError: they do, and none of them is a new one.
+    """
+    others = [name for name in settings.model.OF_HEADS if getattr(settings.model, name) != getattr(start.model, name)]
+    if others and settings.network == start.network and not settings.new_heads:
+        raise UserError(
+            f"--model.{others[0]} is not that of {settings.from_run}, whose head is kept: leave it out, or name what "
+            "starts anew with --new_heads"
+        )
+    return bool(others)
+
+
 def check_same_sizes(settings: Settings, saved: Settings) -> None:
     """Raise a UserError if a trained network would be built in other sizes."""
     if settings.model != saved.model:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -31,7 +31,7 @@ from .datamodule import DataModule
 from .logs import Progress, RunRecorder
 from .module import NetworkModule
 from .optimizer import make_optimizer
-from .run_settings import holds_run
+from .run_settings import holds_run, load_settings, other_heads
 from .speed import Speed, peak_of
 from .stopping import StopOnSignal
 from .table import CsvLog, check_figures
@@ -73,7 +73,8 @@ def train(settings: Settings) -> TrainingResult:
 def _fit(settings: Settings, run: Path, checkpoint: Path | None, accelerator: Literal["cpu", "gpu"]) -> TrainingResult:
     origin = settings.from_run if checkpoint is None else None
     start = best_checkpoint(Path(origin) / names.CHECKPOINTS_FOLDER) if origin else checkpoint
-    module = make_module(settings, start, same_network=checkpoint is not None)
+    answers_else = bool(origin) and other_heads(settings, load_settings(Path(origin or "")))
+    module = make_module(replace(settings, redraw_heads=settings.redraw_heads or answers_else), start, bool(checkpoint))
     if checkpoint:
         check_figures(run / names.METRICS_FILE, module.metric_names)
     recorder, speed, stop = RunRecorder(run, settings), make_speed(settings, module, accelerator), StopOnSignal()

@@ -40,8 +40,8 @@ def prepare(settings: Settings) -> None:
     for file in (data.train_file, data.validation_file, data.test_file) if is_test else (settings.input,):
         if file is not None and os.path.exists(file):
             proteins = read_proteins(file, settings, labelled=is_test)
-            if not is_test:
-                _tell_of_long(proteins, settings)
+            if not is_test or settings.network != "masked":
+                _tell_of_long(file, proteins, settings)
 
 
 def read_training(settings: Settings) -> tuple[Items, Items]:
@@ -53,6 +53,10 @@ def read_training(settings: Settings) -> tuple[Items, Items]:
         DataError: a file is missing or cannot be used.
     """
     data = settings.data
+    if data.train_file is None and (data.validation_file or data.test_file):
+        raise DataError(
+            "there is no --data.train_file beside the other files: give it, or leave them out too, for the sample"
+        )
     train = _read(data.train_file, "train", settings)
     if data.validation_file is not None or data.train_file is None:
         validation = _read(data.validation_file, "validation", settings)
@@ -136,12 +140,12 @@ def _read(file: str | None, split: str, settings: Settings) -> Proteins:
     return read_sample(split, settings, _labels(settings)) if file is None else read_proteins(file, settings)
 
 
-def _tell_of_long(proteins: Proteins, settings: Settings) -> None:
+def _tell_of_long(file: str, proteins: Proteins, settings: Settings) -> None:
     most = settings.model.max_length - SPECIAL_TOKENS
     if count := int((proteins.lengths(0, len(proteins)) > most).sum()):
         print(
-            f"warning: {count:,} of {len(proteins):,} proteins have more than {most:,} residues: "
-            "only so many are read, at both ends",
+            f"warning: {count:,} of the {len(proteins):,} proteins in {file} have more than {most:,} residues: only so "
+            "many are read, at both ends (--model.max_length)",
             file=sys.stderr,
             flush=True,
         )

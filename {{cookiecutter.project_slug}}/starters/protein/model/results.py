@@ -108,7 +108,7 @@ def protein_classes(config: NetworkConfig, kept: Kept) -> Predicted:
 
 def protein_values(config: NetworkConfig, kept: Kept) -> Predicted:
     """Return label and value."""
-    label = [f"{label:.6f}" if there else "" for label, there in zip(kept["label"], kept["is_labelled"], strict=True)]
+    label = [f"{label:.6g}" if there else "" for label, there in zip(kept["label"], kept["is_labelled"], strict=True)]
     return {"label": np.array(label), "value": kept["value"]}
 
 

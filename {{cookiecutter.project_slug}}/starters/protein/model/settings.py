@@ -69,6 +69,7 @@ class ModelSettings(base.ModelSettings):
     """The sizes of ESM-2, and its heads."""
 
     NOT_SPLIT: ClassVar[tuple[str, ...]] = ("num_layers", "max_length")
+    OF_HEADS: ClassVar[tuple[str, ...]] = ("classes", "pooling")
 
     num_layers: int = 2
     """layers of the trunk, which pipeline stages share"""

@@ -265,6 +265,12 @@ def test_a_validation_size_that_leaves_nothing_is_told(files, size):
         read_training(settings)
 
 
+@pytest.mark.parametrize("name", ["validation_file", "test_file"])
+def test_other_files_without_one_to_train_with_do_not_mean_the_sample(files, name):
+    with pytest.raises(DataError, match="train_file beside the other files"):
+        read_training(change(Settings(), data={name: files[name]}))
+
+
 def test_a_test_file_that_is_not_set_is_told(files):
     with pytest.raises(DataError, match=r"set --data\.test_file to proteins to test with: .+train\.fasta"):
         read_test(change(Settings(), data={**files, "test_file": None}))

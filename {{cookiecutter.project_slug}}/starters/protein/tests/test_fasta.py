@@ -79,6 +79,7 @@ def test_blocks_that_are_read_at_once_may_end_anywhere(read, monkeypatch):
     [
         ("", "proteins.fasta holds no proteins: each begins with a line `>name`"),
         (" \n\n", "proteins.fasta holds no proteins"),
+        ("  >a\nAC\n>b\nAC\n", "line 1: a FASTA file begins with `>name`, and not with ' >a'"),
         ("\nACDE\n>a\nAC\n", "line 2: a FASTA file begins with `>name`, and not with 'ACDE'"),
         ("name,sequence\na,AC\n", "line 1: a FASTA file begins with `>name`, and not with 'name,sequence': call a tab"),
         (gzip.compress(b">a\nAC\n"), "line 1: a FASTA file begins with `>name`"),

@@ -126,3 +126,34 @@ def test_tensor_parallel_ranks_share_the_weights_of_a_folder(folder, train, tmp_
         train_in_ranks(settings) if parallel else train(settings)
         losses.append([float(row[names.TRAIN_LOSS]) for row in read_rows(run_dir) if row[names.TRAIN_LOSS]])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--model.classes", str(CLASSES[::-1])], "--model.classes {} are not those of {}"),
+        (["--model.pooling", "mean"], "--model.pooling mean is not that of {}, first: leave it out"),
+    ],
+)
+def test_a_head_that_answers_something_else_is_refused(words, told, run_dir, tmp_path, capfd):
+    """Its shapes fit: the classes would be swapped without a word."""
+    folder = saved(make("sequence_classifier"), tmp_path / "theirs")
+    words = [*words, "--accelerator", "cpu", "--model.max_length", 48]
+    assert run("predict", *run_dir, "--from_hf", folder, *words) == 2
+    line = capfd.readouterr().err.splitlines()[-1]
+    assert told.format(*([CLASSES[::-1]] if "classes" in told else []), folder) in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"num_hidden_layers": None}, "num_hidden_layers is null and must be a whole number"),
+        ({"hidden_size": "64"}, 'hidden_size is "64" and must be a whole number'),
+        ({"layer_norm_eps": True}, "layer_norm_eps is true and must be a number"),
+        ({"id2label": {"a": "one"}}, 'id2label is {"a": "one"} and must be names by number'),
+    ],
+)
+def test_a_damaged_config_is_one_line(changes, told, refused, run_dir, tmp_path):
+    folder = saved(make("sequence_classifier"), tmp_path / "theirs")
+    change_config(folder, **changes)
+    assert told in refused("predict", *run_dir, "--from_hf", folder)

@@ -138,7 +138,7 @@ def folder(tmp_path):
         ("is_decoder", True, "false"),
         ("add_cross_attention", True, "false"),
         ("problem_type", "multi_label_classification", "regression or single_label_classification"),
-        ("intermediate_size", "left out", "a number"),
+        ("intermediate_size", "left out", "a whole number"),
     ],
 )
 def test_what_is_no_network_of_ours_is_refused_by_its_key(key, value, needed, folder, refused, run_dir):

@@ -77,7 +77,7 @@ def test_any_file_is_predicted_in_its_order_beside_the_test_set(finetuned, copy,
     assert run("predict", *words, "--input", fasta) == 0
     told = capfd.readouterr()
     assert told.out == f"wrote {folder / 'predictions-new.csv'} and {folder / 'predictions-new.npz'}\n"
-    assert "warning: 1 of 7 proteins have more than 46 residues: only so many are read, at both ends\n" in told.err
+    assert "have more than 46 residues: only so many are read, at both ends (--model.max_length)\n" in told.err
     columns, arrays = read(folder)
     assert columns["name"] == NAMES == arrays["name"].tolist() and set(columns["label"]) == {""}
     megatron_later()

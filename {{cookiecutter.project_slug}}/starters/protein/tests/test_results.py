@@ -108,7 +108,7 @@ def test_values_of_proteins_are_predicted_beside_their_labels(batch, hidden):
     logits = torch.tensor([[0.5], [1.5], [-2.0]])
     kept, config = labelled("sequence_regressor", batch, hidden, logits, [1.25, 0.0, 3.0], [True, False, True])
     found = results.predictions(config, kept)
-    assert found["label"].tolist() == ["1.250000", "", "3.000000"] and found["value"].tolist() == [0.5, 1.5, -2.0]
+    assert found["label"].tolist() == ["1.25", "", "3"] and found["value"].tolist() == [0.5, 1.5, -2.0]
 
 
 @pytest.mark.parametrize("classes", [["a", "b", "c"], ["coil", "b", "helix"]])

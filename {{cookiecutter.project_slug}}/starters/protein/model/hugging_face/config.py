@@ -19,6 +19,8 @@ SIZES = {
     "layernorm_epsilon": "layer_norm_eps",
 }
 """Our names of what a network is built by, and theirs."""
+COUNTS = ("num_layers", "hidden_size", "num_attention_heads", "ffn_hidden_size")
+"""Those that are whole numbers."""
 DROPOUTS = {"hidden_dropout": "hidden_dropout_prob", "attention_dropout": "attention_probs_dropout_prob"}
 """The same of what only training reads."""
 
@@ -61,14 +63,23 @@ def read_config(folder: Path) -> dict[str, Any]:
         found = config.get(key, needed if key in MAY_BE_UNSAID else None)
         if found != needed and not (needed is False and not found):
             raise DataError(_refusal(path, key, found, json.dumps(needed)))
-    for key in {**SIZES, **DROPOUTS}.values():
-        if key not in config:
-            raise DataError(_refusal(path, key, None, "a number"))
+    for ours, key in {**SIZES, **DROPOUTS}.items():
+        kind = int if ours in COUNTS else (int, float)
+        if not isinstance(found := config.get(key), kind) or isinstance(found, bool):
+            raise DataError(_refusal(path, key, found, "a whole number" if ours in COUNTS else "a number"))
     if config.get("problem_type") not in (None, REGRESSION, CLASSIFICATION):
         needed = f"{REGRESSION} or {CLASSIFICATION}"
         raise DataError(_refusal(path, "problem_type", config["problem_type"], needed))
+    _check_labels(path, config.get("id2label"))
     _check_vocabulary(folder / VOCABULARY_FILE)
     return config
+
+
+def _check_labels(path: Path, names: Any) -> None:
+    """Raise a DataError unless the classes, if they have names, are numbered."""
+    is_numbered = isinstance(names, dict) and all(str(key).isdecimal() for key in names)
+    if names is not None and not is_numbered:
+        raise DataError(_refusal(path, "id2label", names, "names by number"))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -94,7 +105,7 @@ def _check_vocabulary(path: Path) -> None:
     """Raise a DataError if there is a list of tokens, and it is another one than ours."""
     if not path.exists():
         return
-    found = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    found = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
     if found != list(TOKENS):
         raise DataError(f"{path} lists other tokens than ESM-2's {len(TOKENS)}: only these can be taken over")
 
@@ -134,3 +145,19 @@ def check_sizes(folder: Path, network: Any) -> None:
     for ours, theirs in SIZES.items():
         if (size := getattr(network, ours)) != config[theirs]:
             raise DataError(f"--model.{ours} {size} is not that of {folder}, {config[theirs]}: leave it out")
+
+
+def check_head(folder: Path, network: Any) -> None:
+    """Hold what a head of config.json answers, and sees, against those of a network, whose head is as large.
+
+    Names as LABEL_0 are none: whoever knows the classes may name them.
+
+    Raises:
+        DataError: they are others.
+    """
+    names = classes_of(read_config(folder))
+    has_names = names != [f"LABEL_{number}" for number in range(len(names))]
+    if network.is_classifier and has_names and names != list(network.classes):
+        raise DataError(f"--model.classes {network.classes} are not those of {folder}, {names}: leave them out")
+    if network.answers_for == "sequence" and network.pooling != "first":
+        raise DataError(f"--model.pooling {network.pooling} is not that of {folder}, first: leave it out")

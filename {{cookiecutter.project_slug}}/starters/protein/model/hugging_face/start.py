@@ -15,7 +15,7 @@ from ...contracts.item import DataError
 from ...contracts.names import WEIGHTS_FILE
 from ...contracts.stage import PipelineStage
 from ...contracts.start import misfit, wanted_weights
-from .config import check_sizes, read_json
+from .config import check_head, check_sizes, read_json
 from .weights import from_hugging_face
 
 INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
@@ -74,7 +74,8 @@ def load_folder(stage: PipelineStage, folder: Path, answers_for: str, new_heads:
         try:
             for part in parts:
                 whole(part)
-        except (KeyError, ValueError, RuntimeError):
+            check_head(folder, stage.config)
+        except (DataError, KeyError, ValueError, RuntimeError):
             return False
         return True
 
@@ -88,6 +89,8 @@ def load_folder(stage: PipelineStage, folder: Path, answers_for: str, new_heads:
     if problems:
         mend = "Give a folder with that head, or name the parts that may start anew with --new_heads"
         raise misfit(folder, problems, f"{mend} (now: {', '.join(new_heads or ()) or 'none'})")
+    if not new_heads and answers_for != "masked":
+        check_head(folder, stage.config)
 
 
 def _fill(part: ShardedTensor, whole: Tensor) -> None:
@@ -102,8 +105,10 @@ def _files_of(folder: Path) -> list[Path]:
     if (folder / WEIGHTS_FILE).exists():
         return [folder / WEIGHTS_FILE]
     if (folder / INDEX_FILE).exists():
-        shards = read_json(folder / INDEX_FILE).get("weight_map", {})
-        return [folder / name for name in sorted(set(shards.values()))]
+        shards = read_json(folder / INDEX_FILE).get("weight_map")
+        if not isinstance(shards, dict):
+            raise DataError(f"{folder / INDEX_FILE} names no files: fetch the folder again")
+        return [folder / str(name) for name in sorted(set(shards.values()))]
     if any(folder.glob(PICKLE_FILES)):
         raise DataError(
             f"{folder} has its weights as a pickle, which can run any code and is not read: write them with "

@@ -78,6 +78,7 @@ def from_hugging_face(name: str, theirs: Mapping[str, Tensor], network: str, hea
 
     Raises:
         KeyError: there is no such weight; its argument is their name.
+        ValueError: it has not a row for each token.
     """
     renamed = _renamed(name, {**TRUNK, **HEADS[kind_of(network)]})
     if JOINED in renamed:
@@ -85,6 +86,8 @@ def from_hugging_face(name: str, theirs: Mapping[str, Tensor], network: str, hea
         return torch.stack(parts, dim=1).flatten(0, 2)
     weight = theirs[renamed]
     if renamed in OF_TOKENS:
+        if len(weight) != len(TOKENS):
+            raise ValueError(f"it has {len(weight)} rows, and there are {len(TOKENS)} tokens")
         padding = weight.new_zeros(VOCABULARY_ROWS - len(weight), *weight.shape[1:])
         return torch.cat((weight, padding))
     return weight

@@ -19,7 +19,7 @@ from ..item import AMINO_ACIDS
 from ..reading.labels import LabelReader
 from ..reading.store import Proteins
 from ..settings import Settings
-from .letters import LETTERS, Letters, letters_of, some, splits
+from .letters import LETTERS, Letters, has_training, letters_of, some, splits
 from .scores import accuracy, auroc, spearman
 
 MOST_RESIDUES = 100_000
@@ -37,21 +37,25 @@ Split = tuple[Any, np.ndarray]
 
 
 def of_proteins(settings: Settings) -> References:
-    """Return the test figures of a linear model of k-mers.
+    """Return the test figures of a linear model of k-mers; none if there is nothing to learn from.
 
     Raises:
         DataError: the data cannot be read.
     """
+    if not has_training(settings):
+        return {}
     known, test = ((kmers(letters_of(part)), _labels(part, settings)) for part in splits(settings))
     return _figures("k-mers", known, test, settings)
 
 
 def of_residues(settings: Settings) -> References:
-    """Return the test figures of a linear model of the residues around.
+    """Return the test figures of a linear model of the residues around; none if there is nothing to learn from.
 
     Raises:
         DataError: the data cannot be read.
     """
+    if not has_training(settings):
+        return {}
     known, test = (_residues(part, settings) for part in splits(settings))
     return _figures("neighbours", known, test, settings)
 

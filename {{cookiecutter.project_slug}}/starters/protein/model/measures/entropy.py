@@ -12,7 +12,7 @@ import numpy as np
 from ..item import AMINO_ACIDS
 from ..reading.masking import KEPT, REPLACED
 from ..settings import Settings
-from .letters import LETTERS, Letters, letters_of, splits
+from .letters import LETTERS, Letters, has_training, letters_of, splits
 
 REPLACEMENTS = len(AMINO_ACIDS)
 """Letters that may stand in another's place; they come first."""
@@ -23,7 +23,7 @@ KINDS = LETTERS + 2
 
 
 def of_residues(settings: Settings) -> dict[str, dict[str, float]]:
-    """Return the test figures of guessing residues without a network.
+    """Return the test figures of guessing residues without a network; none if there is nothing to learn from.
 
     Frequencies guess by p(r), the share of a letter r among all. Neighbours guess by the letters a and b beside it:
 
@@ -35,6 +35,8 @@ def of_residues(settings: Settings) -> dict[str, dict[str, float]]:
     Raises:
         DataError: the data cannot be read.
     """
+    if not has_training(settings):
+        return {}
     known, test = (count(letters_of(part)) for part in splits(settings))
     share = known.sum(axis=0) + 1.0
     share /= share.sum()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +51,14 @@ def letters_of(proteins: Proteins) -> Letters:
     """Return the letters of whole proteins, as `gathered` holds them."""
     letter = proteins.columns["tokens"].values.astype(np.int64) - FIRST_AMINO_ACID
     return Letters(letter, proteins.lengths(0, len(proteins)))
+
+
+def has_training(settings: Settings) -> bool:
+    """Tell whether it is known what to learn from; a person's test file has nothing to do with the sample."""
+    is_known = settings.data.train_file is not None or settings.data.test_file is None
+    if not is_known:
+        print("no baseline without --data.train_file, which it would learn from", file=sys.stderr, flush=True)
+    return is_known
 
 
 def splits(settings: Settings) -> tuple[Proteins, Proteins]:

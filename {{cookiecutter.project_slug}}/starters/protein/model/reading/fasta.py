@@ -54,7 +54,8 @@ def _check_beginning(text: bytes, path: Path) -> None:
     line = text[: len(text) - len(content)].count(b"\n")
     if not content:
         raise DataError(f"{path} holds no proteins: each begins with a line `>name`")
-    if not content.startswith(b">"):
+    if not (begins := text[: len(text) - len(content)].endswith(b"\n")) or not content.startswith(b">"):
+        content = content if begins else b" " + content
         shown = _shown(content.splitlines()[0])
         raise DataError(
             f"{path}, line {line}: a FASTA file begins with `>name`, and not with {shown}: call a table .csv or .tsv"
