@@ -32,7 +32,7 @@ def check_names(names: Iterable[Any], who: str) -> None:
 
 
 def check_columns(names: Iterable[Any], who: str) -> None:
-    """Raise a UserError for what is no name for a column of a table; it may have blanks and signs, as classes do."""
+    """Raise a UserError for what is no name for a column of a table; it may have blanks and signs."""
     for name in names:
         is_text = isinstance(name, str) and name.isprintable() and name == name.strip() != ""
         if not is_text or name in TAKEN:
