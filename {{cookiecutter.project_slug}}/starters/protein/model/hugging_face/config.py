@@ -148,7 +148,7 @@ def check_sizes(folder: Path, network: Any) -> None:
 
 
 def check_head(folder: Path, network: Any) -> None:
-    """Hold what a head of config.json answers, and sees, against those of a network, whose head is as large.
+    """Hold what a head of config.json answers against that of a network, whose head is as large.
 
     Names as LABEL_0 are none: whoever knows the classes may name them.
 
@@ -159,5 +159,3 @@ def check_head(folder: Path, network: Any) -> None:
     has_names = names != [f"LABEL_{number}" for number in range(len(names))]
     if network.is_classifier and has_names and names != list(network.classes):
         raise DataError(f"--model.classes {network.classes} are not those of {folder}, {names}: leave them out")
-    if network.answers_for == "sequence" and network.pooling != "first":
-        raise DataError(f"--model.pooling {network.pooling} is not that of {folder}, first: leave it out")
