@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ PACKAGE = "{{cookiecutter.__package_name}}"
 # nothing, a narrow terminal breaks lines, and a warning of a command's own is none of its answer.
 LEFT = r"(LOCAL_|NODE_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|(SLURM|TORCHELASTIC|JSONARGPARSE)_.*"
 for name in [name for name in os.environ if re.fullmatch(rf"{LEFT}|COLUMNS|FORCE_COLOR|PYTHONWARNINGS", name)]:
-    del os.environ[name]
+    if parent_process() is None:  # else this is a rank, which was told so
+        del os.environ[name]
 ENVIRONMENT = dict(os.environ)  # as it was before a trainer in this process added LOCAL_RANK and the like
 
 TINY = Settings(

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import os
 import sys
 from pathlib import Path
 
@@ -29,6 +30,14 @@ def test_missing_gpu_is_the_users_to_mend(monkeypatch: pytest.MonkeyPatch) -> No
         backend.prepared("gpu", 1),
     ):
         pytest.fail("nothing may run")
+
+
+def test_a_run_leaves_no_port_that_other_processes_would_inherit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.delenv("MASTER_PORT", raising=False)
+    with backend.prepared("cpu", 1):
+        os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = "elsewhere", "1"
+    assert (os.environ["MASTER_ADDR"], os.environ.get("MASTER_PORT")) == ("127.0.0.1", None)
 
 
 def test_runs_send_no_telemetry() -> None:

@@ -62,7 +62,7 @@ def prepared(
     lone_rank.skip_collectives_with_oneself()
     writer.write_in_this_process()
     weak_hooks.use_weak_hooks()
-    hook = sys.excepthook
+    hook, meeting = sys.excepthook, {name: os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT")}
     gc.freeze()  # what has been imported is no garbage: Megatron looks for some in every save
     try:
         with failures.told_once():
@@ -74,6 +74,9 @@ def prepared(
         _forget_the_run(torch.distributed.destroy_process_group)
     finally:
         gc.unfreeze()
+        for name, value in meeting.items():  # Lightning leaves its own there, and other processes would inherit them
+            os.environ.pop(name, None)
+            os.environ.update({name: value} if value is not None else {})
         if devices * num_nodes == 1:
             sys.excepthook = hook  # torch's writes "[rank0]: " before every line
 
