@@ -106,6 +106,8 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         (TORCHRUN | SHELL, "torchrun", 0),
         (SRUN, "srun", 0),
         (SHELL, "nobody", 2),
+        ({"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "interactive"}, "nobody", 2),
+        (SRUN | {"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "bash"}, "nobody", 2),
     ],
 )
 @pytest.mark.parametrize("is_command", [True, False])

@@ -37,12 +37,14 @@ _GRACE = 5.0
 def launcher() -> Launcher:
     """Tell who started this process as a rank.
 
-    A shell of a Slurm job has most of Slurm's variables, but only srun starts tasks, which are in a step. "another" is
-    LSF, MPI, this project for the ranks after the first, or a person who sets LOCAL_RANK.
+    A shell of a Slurm job has most of Slurm's variables, but only srun starts tasks, which are in a step; and a shell
+    that is a task itself (`srun --pty bash`) is none of ours. "another" is LSF, MPI, this project for the ranks after
+    the first, or a person who sets LOCAL_RANK.
     """
     if {"RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK"} <= os.environ.keys():
         return "torchrun"
-    if {"SLURM_STEP_ID", "SLURM_PROCID", "SLURM_NTASKS"} <= os.environ.keys():
+    is_shell = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
+    if {"SLURM_STEP_ID", "SLURM_PROCID", "SLURM_NTASKS"} <= os.environ.keys() and not is_shell:
         return "srun"
     others = ("LOCAL_RANK", "JSM_NAMESPACE_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
     return "another" if any(name in os.environ for name in others) else "nobody"

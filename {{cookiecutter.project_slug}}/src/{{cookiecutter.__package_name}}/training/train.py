@@ -73,7 +73,7 @@ def train(settings: Settings) -> TrainingResult:
 def _fit(settings: Settings, run: Path, checkpoint: Path | None, accelerator: Literal["cpu", "gpu"]) -> TrainingResult:
     origin = settings.from_run if checkpoint is None else None
     start = best_checkpoint(Path(origin) / names.CHECKPOINTS_FOLDER) if origin else checkpoint
-    answers_else = bool(origin) and other_heads(settings, load_settings(Path(origin or "")))
+    answers_else = other_heads(settings, load_settings(Path(origin))) if origin else False
     module = make_module(replace(settings, redraw_heads=settings.redraw_heads or answers_else), start, bool(checkpoint))
     if checkpoint:
         check_figures(run / names.METRICS_FILE, module.metric_names)
