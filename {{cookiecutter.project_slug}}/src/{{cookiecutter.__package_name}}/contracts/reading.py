@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
             REFERENCES: {name: _numbers(reached) for name, reached in references.items()},
         }
     except (OSError, TypeError, ValueError) as error:
-        reason, again = " ".join(str(error).split()), f"evaluate --from {path.parent}"
+        reason, again = " ".join(str(error).split()), f"evaluate --from {shlex.quote(str(path.parent))}"
         raise UserError(f"{path} cannot be used ({reason}): write it again with `{again}`") from error
 
 
