@@ -17,8 +17,9 @@ import os, signal, subprocess, sys
 words = [word for word in sys.argv[1:] if not word.startswith("--kill-on-bad-exit")]
 count = int(os.environ["SLURM_NTASKS_PER_NODE"])
 node = {"SLURM_NTASKS": str(count), "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost"}
+step = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_NODES": "1"}
 tasks = [
-    subprocess.Popen(words, env={**os.environ, **node, "SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)})
+    subprocess.Popen(words, env={**os.environ, **node, **step, "SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)})
     for i in range(count)
 ]
 signal.signal(signal.SIGTERM, lambda *_: [task.send_signal(signal.SIGTERM) for task in tasks])

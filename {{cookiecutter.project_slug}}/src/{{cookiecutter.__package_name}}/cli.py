@@ -23,6 +23,7 @@ from .model import settings as model
 from .model.settings import Settings
 from .parsing import did_you_mean, parse, rename, saved_settings
 from .runtime import launch, noise, signals
+from .runtime.lock import check_unlocked
 from .saying import PROG, complain, in_words, say, to_paste
 from .training.run_settings import check_same_sizes, check_writable, holds_run, is_resumed, is_run
 
@@ -207,7 +208,8 @@ def _train(command: str, argv: list[str], defaults: Settings) -> int:
     elif settings.foreign_start:
         taken = {name: value for name, value in settings.from_start().items() if name in model.FROM_START}
         settings = _parse(command, argv, replace(defaults, **taken))
-    holds_run(_checked(settings))  # which raises, before the imports, what would be raised after them
+    check_unlocked(Path(_checked(settings).run_dir))
+    holds_run(settings)  # which raises, before the imports, what would be raised after them
     result = _import("training.train", settings).train(settings)
     if result.has_stopped:
         resume = to_paste(command, "--run_dir", result.run_dir, "--resume", "true")

@@ -107,7 +107,10 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         (SRUN, "srun", 0),
         (SHELL, "nobody", 2),
         ({"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "interactive"}, "nobody", 2),
-        (SRUN | {"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "bash"}, "nobody", 2),
+        (SRUN | {"SLURM_NTASKS": "1"}, "nobody", 2),
+        (SRUN | {"SLURM_NTASKS": "1", "PMI_RANK": "0"}, "nobody", 2),  # as `srun --mpi=pmi2` sets it
+        (SRUN | {"SLURM_JOB_NAME": "bash"}, "srun", 0),
+        ({"PMI_RANK": "0"}, "another", 0),
     ],
 )
 @pytest.mark.parametrize("is_command", [True, False])

@@ -38,10 +38,25 @@ def holder(tmp_path):
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_folder_in_which_another_process_trains_is_refused(resume, holder, tiny, tmp_path):
     settings = tiny(resume=resume)
-    for refuses in (holds_run, training.train):  # before everything is imported, and when it is
-        with pytest.raises(UserError, match=rf"run is being trained by process {holder.pid} on .+: stop it"):
-            refuses(settings)
+    told = rf"run is being trained by process {holder.pid} on .+: stop it"
+    with pytest.raises(UserError, match=told):
+        training.train(settings)
+    with pytest.raises(UserError, match=told):  # before everything is imported
+        lock.check_unlocked(tmp_path / "run")
     assert os.listdir(tmp_path / "run") == [lock.LOCK_FILE]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_training_holds_its_folder_until_it_ends(resume, tiny, tmp_path, monkeypatch):
+    def tries_too(*arguments):
+        words = [sys.executable, "-c", HOLDS.format(package=PACKAGE), str(tmp_path / "run")]
+        answer = subprocess.run(words, env=ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        assert f"is being trained by process {os.getpid()} on " in answer.stderr
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "_fit", tries_too)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(tiny(resume=resume))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, None])

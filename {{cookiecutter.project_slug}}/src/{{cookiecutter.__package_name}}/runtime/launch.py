@@ -37,16 +37,16 @@ _GRACE = 5.0
 def launcher() -> Launcher:
     """Tell who started this process as a rank.
 
-    A shell of a Slurm job has most of Slurm's variables, but only srun starts tasks, which are in a step; and a shell
-    that is a task itself (`srun --pty bash`) is none of ours. "another" is LSF, MPI, this project for the ranks after
-    the first, or a person who sets LOCAL_RANK.
+    A shell of a Slurm job has most of Slurm's variables, but only srun starts tasks, which are in a step. A step of
+    one task is nobody's rank: it may be a shell (`srun --pty bash`), and its command starts others itself. "another"
+    is LSF, MPI, this project for the ranks after the first, or a person who sets LOCAL_RANK.
     """
     if {"RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK"} <= os.environ.keys():
         return "torchrun"
-    is_shell = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
-    if {"SLURM_STEP_ID", "SLURM_PROCID", "SLURM_NTASKS"} <= os.environ.keys() and not is_shell:
+    is_task = {"SLURM_STEP_ID", "SLURM_PROCID", "SLURM_NTASKS"} <= os.environ.keys()
+    if is_task and os.environ["SLURM_NTASKS"] != "1":
         return "srun"
-    others = ("LOCAL_RANK", "JSM_NAMESPACE_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
+    others = ["LOCAL_RANK", "JSM_NAMESPACE_RANK", "OMPI_COMM_WORLD_RANK", *([] if is_task else ["PMI_RANK"])]
     return "another" if any(name in os.environ for name in others) else "nobody"
 
 

@@ -1,6 +1,7 @@
 """One training at a time in a run folder: a lock that goes with the process that holds it, however that ends.
 
-It is a record lock (fcntl), which file systems of several machines know too. No torch.
+It is a record lock (fcntl), which file systems of several machines know too. It also goes when its process closes the
+file, however often that is open: `check_unlocked` is for before `locked`, not for within. No torch.
 """
 
 from __future__ import annotations

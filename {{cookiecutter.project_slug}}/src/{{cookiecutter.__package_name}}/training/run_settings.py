@@ -20,7 +20,6 @@ from ..contracts.names import CHECKPOINTS_FOLDER, SETTINGS_FILE
 from ..contracts.reading import read_whole
 from ..contracts.settings import RunSettings
 from ..model.settings import DataSettings, ModelSettings, Settings
-from ..runtime.lock import check_unlocked
 
 _GENERAL = {item.name for item in fields(RunSettings)}
 # What a checkpoint brings along (weights and where they came from, schedule, optimizer groups), or what its position
@@ -112,7 +111,6 @@ def holds_run(settings: Settings) -> bool:
         UserError: the folder holds a run of other settings or one that is not to be resumed, or cannot be written.
     """
     run, has_settings = Path(settings.run_dir), is_run(settings.run_dir)
-    check_unlocked(run)
     has_checkpoints = (run / CHECKPOINTS_FOLDER).exists()
     if not has_settings:
         if has_checkpoints:
