@@ -76,6 +76,7 @@ src/<package>/doctor.py
 src/<package>/drawing/__init__.py
 src/<package>/drawing/pictures.py
 src/<package>/drawing/theme.py
+src/<package>/importing.py
 src/<package>/layers/__init__.py
 src/<package>/layers/attention.py
 src/<package>/layers/elementwise.py

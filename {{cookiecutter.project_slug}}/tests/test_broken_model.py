@@ -10,8 +10,9 @@ import pytest
 from conftest import ENVIRONMENT, PACKAGE
 
 from {{cookiecutter.__package_name}} import cli
-from {{cookiecutter.__package_name}}.cli import PROG, _explained
+from {{cookiecutter.__package_name}}.cli import PROG
 from {{cookiecutter.__package_name}}.contracts.errors import HOUSE, UserError, imports_of_model
+from {{cookiecutter.__package_name}}.importing import explained
 from {{cookiecutter.__package_name}}.model import settings
 
 MUTABLE = "from dataclasses import dataclass\n\n@dataclass\nclass Bad:\n    sizes: list = []\n"
@@ -90,7 +91,7 @@ def test_what_the_house_or_a_user_error_says_is_left_as_it_is():
 
 def test_a_mistake_in_the_model_is_told_before_versions_are_blamed(monkeypatch):
     monkeypatch.setattr(cli, "complain", lambda line: pytest.fail(line))
-    with pytest.raises(UserError, match=r"^model/network\.py, line 1, cannot be imported: ImportError: "), _explained():
+    with pytest.raises(UserError, match=r"^model/network\.py, line 1, cannot be imported: ImportError: "), explained():
         raised_by("model/network.py", "from math import nothing_of_this_name")
 
 

@@ -45,7 +45,7 @@ def imports_of(file):
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.Import | ast.ImportFrom):
                 found |= ours(child, file)
-            elif isinstance(child, ast.Call) and getattr(child.func, "id", "") == "_import":  # how the door calls it
+            elif isinstance(child, ast.Call) and getattr(child.func, "id", "") == "import_room":  # the door does
                 found.add(child.args[0].value)
             visit(child, later if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) else found)
 

@@ -8,21 +8,19 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
-from .contracts.errors import ToldError, UserError, imports_of_model
+from .contracts.errors import ToldError, UserError
 from .contracts.files import as_path
 from .contracts.names import COUNTED, COUNTS, LAYOUTS_FILE, LOSS, NUM_ITEMS, REFERENCES
 from .contracts.settings import ParallelSettings
+from .importing import explained, import_room, quiet_unless
 from .model import settings as model
 from .model.settings import Settings
 from .parsing import did_you_mean, parse, rename, saved_settings
-from .runtime import launch, noise, signals
+from .runtime import launch, signals
 from .runtime.lock import check_unlocked
 from .saying import PROG, complain, in_words, say, to_paste
 from .training.run_settings import check_same_sizes, check_writable, holds_run, is_resumed, is_run
@@ -98,7 +96,7 @@ def finetune(argv: list[str]) -> int:
 def evaluate(argv: list[str]) -> int:
     """Score a run on the whole test set: --from RUN."""
     settings = _settings_of_run("evaluate", argv)
-    result = _import("results.evaluate", settings).evaluate(settings)
+    result = import_room("results.evaluate", settings).evaluate(settings)
     say(in_words(result))
     for name, figures in result[REFERENCES].items():
         say(f"{name}: {in_words(figures)}")
@@ -112,7 +110,7 @@ def evaluate(argv: list[str]) -> int:
 def predict(argv: list[str]) -> int:
     """Predict the whole test set into predictions.csv: --from RUN."""
     settings = _settings_of_run("predict", argv)
-    say(f"wrote {' and '.join(map(str, _import('results.evaluate', settings).predict(settings)))}")
+    say(f"wrote {' and '.join(map(str, import_room('results.evaluate', settings).predict(settings)))}")
     return 0
 
 
@@ -123,7 +121,7 @@ def report(argv: list[str]) -> int:
     if (run := parser.parse_args(argv).run) is None:
         raise UserError("report needs --from RUN, the folder of a trained run")
     check_writable(run)
-    with _explained():
+    with explained():
         from .results.report import make_report
     say(f"wrote {make_report(run)}")
     return 0
@@ -141,8 +139,8 @@ def export(argv: list[str]) -> int:
     parser.add_argument("--output", type=as_path, metavar="DIR", help="folder to write; default: RUN/export")
     given, others = parser.parse_known_args(argv)
     settings = _settings_of_run("export", [*(["--from", given.run] if given.run else []), *others])
-    _quiet_unless(settings.verbose)
-    with _explained():
+    quiet_unless(settings.verbose)
+    with explained():
         from .results.export import export_run
     say(f"wrote {export_run(settings, given.output)}")
     return 0
@@ -160,8 +158,8 @@ def layouts(argv: list[str]) -> int:
     if most.devices < 1 or settings.resume:
         raise UserError("layouts needs at least one of --parallel.devices, and starts every run anew: no --resume")
     _checked(replace(settings, parallel=ParallelSettings()))  # the first layout: one process
-    _quiet_unless(settings.verbose)
-    with _explained():
+    quiet_unless(settings.verbose)
+    with explained():
         from .proof.layouts import prove
     result = prove(settings)
     largest = {name: result[f"max_{name}_diff"] for name in ("loss", "grad_norm", "weight")}
@@ -210,7 +208,7 @@ def _train(command: str, argv: list[str], defaults: Settings) -> int:
         settings = _parse(command, argv, replace(defaults, **taken))
     check_unlocked(Path(_checked(settings).run_dir))
     holds_run(settings)  # which raises, before the imports, what would be raised after them
-    result = _import("training.train", settings).train(settings)
+    result = import_room("training.train", settings).train(settings)
     if result.has_stopped:
         resume = to_paste(command, "--run_dir", result.run_dir, "--resume", "true")
         say(f"stopped after step {result.steps} of {settings.training.max_steps}; go on with {resume}")
@@ -219,34 +217,6 @@ def _train(command: str, argv: list[str], defaults: Settings) -> int:
     or_finetune = f", or {to_paste('finetune', '--from', result.run_dir)}" if command == "pretrain" else ""
     say(f"Next: {to_paste('evaluate', '--from', result.run_dir)}{or_finetune}")
     return 0
-
-
-def _import(room: str, settings: Settings) -> ModuleType:
-    """Import what trains or evaluates, in all ranks at once."""
-    _quiet_unless(settings.verbose)
-    launch.start_ranks(settings.parallel.devices, settings.parallel.num_nodes)
-    with _explained():
-        return import_module(f".{room}", __package__)
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Say which file of `model/` is wrong if an import fails, or else which versions do not fit.
-
-    Raises:
-        UserError: it fails, and one of both is so.
-    """
-    try:
-        with imports_of_model():
-            yield
-    except (ImportError, AttributeError) as error:
-        from .doctor import misfits
-
-        for misfit in (problems := misfits()):
-            complain(misfit)
-        if not problems:
-            raise
-        raise UserError(f"that may be why an import failed: {error}") from error
 
 
 def _parse(command: str, argv: list[str], defaults: Settings) -> Settings:
@@ -289,11 +259,6 @@ def _checked(settings: Settings) -> Settings:
             complain(problem)
         raise UserError(problems[-1])
     return settings
-
-
-def _quiet_unless(verbose: bool) -> None:
-    if not verbose:
-        noise.quiet()
 
 
 def _first_line(function: Callable[..., object]) -> str:

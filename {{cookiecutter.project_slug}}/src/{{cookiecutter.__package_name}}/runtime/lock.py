@@ -22,8 +22,8 @@ LOCK_FILE = ".lock"
 
 def check_unlocked(run: Path) -> None:
     """Raise a UserError if another process trains in a run folder; the first rank speaks for all."""
-    if is_first_rank() and (run / LOCK_FILE).exists():
-        with suppress(OSError):  # it cannot be written, which `locked` tells
+    with suppress(OSError):  # it cannot be read or written, which others tell
+        if is_first_rank() and (run / LOCK_FILE).exists():
             os.close(_lock(run / LOCK_FILE))
 
 

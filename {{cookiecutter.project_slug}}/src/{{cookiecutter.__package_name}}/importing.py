@@ -1,0 +1,47 @@
+"""Imports what a command needs, and says in words why that may fail. Standard library only, until it does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from types import ModuleType
+
+from .contracts.errors import UserError, imports_of_model
+from .model.settings import Settings
+from .runtime import launch, noise
+from .saying import complain
+
+
+def quiet_unless(verbose: bool) -> None:
+    """Keep the libraries from talking; call it before they are imported."""
+    if not verbose:
+        noise.quiet()
+
+
+def import_room(room: str, settings: Settings) -> ModuleType:
+    """Import what trains or evaluates, in all ranks at once."""
+    quiet_unless(settings.verbose)
+    launch.start_ranks(settings.parallel.devices, settings.parallel.num_nodes)
+    with explained():
+        return import_module(f".{room}", __package__)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Say which file of `model/` is wrong if an import fails, or else which versions do not fit.
+
+    Raises:
+        UserError: it fails, and one of both is so.
+    """
+    try:
+        with imports_of_model():
+            yield
+    except (ImportError, AttributeError) as error:
+        from .doctor import misfits
+
+        for misfit in (problems := misfits()):
+            complain(misfit)
+        if not problems:
+            raise
+        raise UserError(f"that may be why an import failed: {error}") from error
