@@ -108,10 +108,13 @@ src/<package>/runtime/disk.py
 src/<package>/runtime/failures.py
 src/<package>/runtime/fused_adam.py
 src/<package>/runtime/gradients.py
+src/<package>/runtime/heartbeat.py
 src/<package>/runtime/launch.py
 src/<package>/runtime/loader.py
 src/<package>/runtime/lock.py
 src/<package>/runtime/lone_rank.py
+src/<package>/runtime/meeting.py
+src/<package>/runtime/network.py
 src/<package>/runtime/noise.py
 src/<package>/runtime/orphans.py
 src/<package>/runtime/placeholders.py
@@ -184,9 +187,12 @@ tests/runtime/test_failures.py
 tests/runtime/test_fused_adam.py
 tests/runtime/test_fused_adam_canaries.py
 tests/runtime/test_gradients.py
+tests/runtime/test_heartbeat.py
 tests/runtime/test_launch.py
 tests/runtime/test_lock.py
 tests/runtime/test_lone_rank.py
+tests/runtime/test_meeting.py
+tests/runtime/test_network.py
 tests/runtime/test_noise.py
 tests/runtime/test_orphans.py
 tests/runtime/test_placeholders.py
