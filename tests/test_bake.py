@@ -22,6 +22,7 @@ ALWAYS = """
 Makefile
 README.md
 docs/leaving-nemo.md
+docs/machines.md
 docs/make-it-yours.md
 docs/runs.md
 docs/sequences.md

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from .contracts.errors import ToldError, UserError
+from .contracts.errors import LostError, ToldError, UserError
 from .contracts.files import as_path
 from .contracts.names import COUNTED, COUNTS, LAYOUTS_FILE, LOSS, NUM_ITEMS, REFERENCES
 from .contracts.settings import ParallelSettings
@@ -26,7 +26,7 @@ from .saying import PROG, complain, in_words, say, to_paste
 from .training.run_settings import check_same_sizes, check_writable, holds_run, is_resumed, is_run
 
 STOPPED = 75
-"""Exit code of a training that a signal ended early and that can be resumed: EX_TEMPFAIL of sysexits.h, try again."""
+"""Exit code of a training that ended early, by a signal or with a rank that was lost: EX_TEMPFAIL, try again."""
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C where nothing was being trained yet, as shells have it."""
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         if not isinstance(error, ToldError):
             complain(str(error))
-        return 2
+        return STOPPED if isinstance(error, LostError) else 2
     except KeyboardInterrupt:
         return INTERRUPTED
 
