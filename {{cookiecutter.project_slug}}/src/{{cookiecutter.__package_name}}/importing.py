@@ -27,6 +27,19 @@ def import_room(room: str, settings: Settings) -> ModuleType:
         return import_module(f".{room}", __package__)
 
 
+def import_planning(settings: Settings) -> ModuleType:
+    """Import what plans, in this process alone, and without what only training needs."""
+    quiet_unless(settings.verbose)
+    with explained():
+        if launch.is_command:  # else other things are done here too, which may need all of it
+            from .runtime.lean import use_lean_imports
+
+            use_lean_imports()
+        from .planning import words
+
+        return words
+
+
 @contextmanager
 def explained() -> Iterator[None]:
     """Say which file of `model/` is wrong if an import fails, or else which versions do not fit.
