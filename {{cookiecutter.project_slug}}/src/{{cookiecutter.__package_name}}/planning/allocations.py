@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 
 class Allocations(TorchDispatchMode):
     """Adds up the storages that operations make, for as long as somebody holds them; in bytes."""
+
+    _made: ClassVar[dict[Any, Any]] = {}
+    """what operations on tensors of which shapes have made"""
 
     def __init__(self, module: nn.Module) -> None:
         """Count nothing of what a module holds: its weights lie in Megatron's buffers."""
@@ -23,28 +25,54 @@ class Allocations(TorchDispatchMode):
         """now"""
         self.peak = 0
         """the most so far, or since somebody set it to `held`"""
-        self._weights = [weight.untyped_storage() for weight in (*module.parameters(), *module.buffers())]
-        self._known = {storage._cdata for storage in self._weights}
+        weights = [weight.untyped_storage() for weight in (*module.parameters(), *module.buffers())]
+        self._known: dict[int, Any] = {storage._cdata: storage for storage in weights}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation and note the storages of what it gives."""
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
+        result = self._run(func, args, kwargs or {})
+        for tensor in (result,) if isinstance(result, Tensor) else result or ():
             if isinstance(tensor, Tensor):
                 self._note(tensor.untyped_storage())
         return result
 
+    def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run an operation, or make what it made of tensors like these: many work out their shapes slowly, in Python."""
+        try:
+            key = func, _like(args), _like(tuple(kwargs.items()))
+            made = self._made.get(key, ())
+        except TypeError:  # an argument that cannot be looked up
+            return func(*args, **kwargs)
+        if made:
+            return made[0](torch.empty_strided(*like[:2], dtype=like[2], device="meta") for like in made[1])
+        result = func(*args, **kwargs)
+        tensors = (result,) if isinstance(result, Tensor) else result
+        if made == () and type(tensors) is tuple and all(map(self._is_new, tensors)):
+            self._made[key] = next if isinstance(result, Tensor) else tuple, [_like(tensor) for tensor in tensors]
+        else:
+            self._made[key] = None
+        return result
+
+    def _is_new(self, found: Any) -> bool:
+        return isinstance(found, Tensor) and found.is_meta and found.untyped_storage()._cdata not in self._known
+
     def _note(self, storage: torch.UntypedStorage) -> None:
-        place, size = storage._cdata, storage.nbytes()
-        if place not in self._known:
-            self._known.add(place)
-            weakref.finalize(storage, self._free, place, size)
+        if (place := storage._cdata) not in self._known:
+            size = storage.nbytes()
+            self._known[place] = weakref.ref(storage, lambda _: self._free(place, size))
             self.held += size
             self.peak = max(self.peak, self.held)
 
     def _free(self, place: int, size: int) -> None:
-        self._known.discard(place)
+        del self._known[place]
         self.held -= size
+
+
+def _like(value: Any) -> Any:
+    """Return what of an argument decides the shapes of what an operation makes."""
+    if isinstance(value, Tensor):
+        return value.shape, value.stride(), value.dtype
+    return tuple(map(_like, value)) if isinstance(value, list | tuple) else value
 
 
 class As(TorchFunctionMode):

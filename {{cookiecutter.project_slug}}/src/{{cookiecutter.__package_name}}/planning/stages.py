@@ -99,10 +99,17 @@ def _connect(config: NetworkConfig, settings: RunSettings) -> None:
         "params_dtype": dtype,
         "pipeline_dtype": dtype,
         "bf16": is_bf16,
+        "init_method": _draw_nothing,
+        "output_layer_init_method": _draw_nothing,
         "join_kernels": False,  # nothing is compiled; a joined kernel keeps what the separate ones keep
     }
     for name, value in told.items():
         setattr(config, name, value)
+
+
+def _draw_nothing(weight: Tensor) -> Tensor:
+    """Stand in for what draws start weights: there is no room for them."""
+    return weight
 
 
 def _whole(weight: Tensor, tensor: int) -> int:

@@ -31,7 +31,8 @@ def use_lean_imports() -> None:
         return {name: type(name, (base,), {})}
 
     stand_ins = {
-        "torch._dynamo": {"trace_rules": SimpleNamespace(clear_lru_cache=lambda: None)},  # which new groups ask for
+        # which torch asks when groups are made, and around functions that are never compiled
+        "torch._dynamo": {"trace_rules": SimpleNamespace(clear_lru_cache=lambda: None), "disable": _as_it_is},
         "torch._dynamo.utils": {"is_compile_supported": lambda device: False},
         "megatron.core.distributed": empty("DistributedDataParallel"),
         "megatron.core.inference_params": empty("InferenceParams"),
@@ -61,7 +62,7 @@ def _folder(name: str) -> Path:
     return Path(next(iter((spec and spec.submodule_search_locations) or [""])), *parts)
 
 
-def _as_it_is(function: Any = None, **options: Any) -> Any:
-    """Stand in for `torch.compile`, as a function and as a decorator with options."""
+def _as_it_is(function: Any = None, *args: Any, **options: Any) -> Any:
+    """Stand in for what compiles a function, or does not; as a function and as a decorator with options."""
     same: Callable[[Any], Any] = lambda function: function  # noqa: E731
     return same if function is None else function

@@ -59,8 +59,9 @@ class _NoRandomNumbers:
 
 
 def _replacements() -> list[tuple[Any, str, Any]]:
-    """Return what asks for a GPU, and the answer without one."""
+    """Return what is asked of GPUs and generators, and the answer without them."""
     return [
+        (torch, "manual_seed", lambda seed: None),  # which keeps a list of who asked, with a traceback of each
         (torch.cuda, "current_device", lambda: torch.device("meta")),
         (random, "_CUDA_RNG_STATE_TRACKER", _NoRandomNumbers()),
         (random, "_CUDA_RNG_STATE_TRACKER_INITIALIZED", True),
