@@ -22,6 +22,7 @@ def quiet_unless(verbose: bool) -> None:
 def import_room(room: str, settings: Settings) -> ModuleType:
     """Import what trains or evaluates, in all ranks at once."""
     quiet_unless(settings.verbose)
+    launch.check_gpus(settings.accelerator, settings.parallel.devices)
     launch.start_ranks(settings.parallel.devices, settings.parallel.num_nodes)
     with explained():
         return import_module(f".{room}", __package__)

@@ -76,11 +76,6 @@ class Plan:
         """Of a rank in a step."""
         return micro_batches(self.settings)
 
-    @property
-    def device(self) -> str:
-        """What a process computes on: for "auto" a GPU, whatever this machine has."""
-        return "process on a CPU" if self.settings.accelerator == "cpu" else "GPU"
-
     def place(self, rank: int) -> tuple[int, int, int]:
         """Return which tensor parallel rank, pipeline stage and data parallel rank a rank is, each from 0.
 

@@ -30,7 +30,7 @@ def _layout(plan: Plan) -> Iterator[str]:
     sequence = " with sequence" if split.sequence else ""
     yield f"{settings.network}: {plan.parameters:,} parameters, {settings.training.precision}"
     yield (
-        f"{_many(settings.world_size, plan.device)}{machines} = tensor {split.tensor}{sequence} x pipeline "
+        f"{_many(settings.world_size, *_device(plan))}{machines} = tensor {split.tensor}{sequence} x pipeline "
         f"{split.pipeline}{parts} x data {settings.data_parallel_size}"
     )
 
@@ -63,7 +63,7 @@ def _ranks(plan: Plan) -> Iterator[str]:
 def _step(plan: Plan) -> Iterator[str]:
     settings, training, split = plan.settings, plan.settings.training, plan.settings.parallel
     batch = training.global_batch_size
-    each = f"{plan.micro_batches} micro batches x {settings.micro_batch_size}"
+    each = f"{_many(plan.micro_batches, 'micro batch', 'es')} x {settings.micro_batch_size}"
     pieces = f"; {batch * plan.sequence_length:,} {plan.pieces}, padding included" if plan.pieces else ""
     yield f"step      {batch:,} items = data {settings.data_parallel_size} x {each}{pieces}"
     if split.pipeline > 1:
@@ -72,7 +72,7 @@ def _step(plan: Plan) -> Iterator[str]:
     if plan.flops is None:
         yield "compute   unknown: the config in model/config.py has no flops_per_item"
     else:
-        yield f"compute   {_flop(plan.flops)} a step, {_flop(plan.flops / settings.world_size)} for each {plan.device}"
+        yield f"compute   {_flop(plan.flops)} a step, {_flop(plan.flops / settings.world_size)} for each {_device(plan)[0]}"
     if plan.items is None:
         yield f"epoch     unknown: {plan.why_unknown}"
     else:
@@ -104,7 +104,7 @@ def _memory(plan: Plan) -> Iterator[str]:
         for number, (stage, memory) in enumerate(zip(plan.stages, plan.memory, strict=True))
     ]
     head = ["stage", "parameters", "weights", "gradients", "optimizer", "activations", "together"]
-    yield f"memory of each {plan.device}, in {unit}:"
+    yield f"memory of each {_device(plan)[0]}, in {unit}:"
     yield from _table(head, rows)
     if reason := next((stage.unknown for stage in plan.stages if stage.unknown), ""):
         yield f"activations: the network cannot be run without numbers ({reason})"
@@ -114,20 +114,25 @@ def _memory(plan: Plan) -> Iterator[str]:
 
 
 def _trust(plan: Plan) -> Iterator[str]:
-    yield "exact: places, parameters, steps; weights, gradients, optimizer but for Megatron's padding"
-    yield (
-        "estimated: activations, from each tensor that the operations of a micro batch make, without computing it; not in "
-        "it:"
-    )
-    yield "what CUDA, NCCL and the allocator take for themselves"
+    yield "exact      places, parameters, steps; weights, gradients and optimizer, but for Megatron's padding"
+    yield "estimated  activations: what the operations of one micro batch allocate, found without computing it"
+    if plan.settings.accelerator == "cpu":
+        yield "not in it  Python and its libraries, and the data"
+    else:
+        yield "not in it  what CUDA, NCCL and the allocator take for themselves"
 
 
-def _many(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'s' * (count > 1)}"
+def _device(plan: Plan) -> tuple[str, str]:
+    """Return what a process computes on and its plural's ending; for "auto" a GPU, whatever this machine has."""
+    return ("CPU process", "es") if plan.settings.accelerator == "cpu" else ("GPU", "s")
+
+
+def _many(count: int, noun: str, ending: str = "s") -> str:
+    return f"{count:,} {noun}{ending if count > 1 else ''}"
 
 
 def _flop(number: float) -> str:
-    for power, prefix in ((18, "E"), (15, "P"), (12, "T"), (9, "G")):
+    for power, prefix in ((18, "E"), (15, "P"), (12, "T"), (9, "G"), (6, "M")):
         if number >= 10**power:
             return f"{number / 10**power:.3g} {prefix}FLOP"
     return f"{number:.3g} FLOP"
