@@ -1,7 +1,5 @@
 """The plan of a layout is what its ranks then hold, and in what order they work."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from conftest import needs_sequence_for
@@ -62,7 +60,9 @@ def test_places_are_megatrons(tensor, pipeline, tiny):
             torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize(("stages", "virtual", "micro_batches"), [(1, 1, 3), (4, 1, 2), (4, 1, 9), (2, 2, 2), (3, 2, 9)])
+@pytest.mark.parametrize(
+    ("stages", "virtual", "micro_batches"), [(1, 1, 3), (4, 1, 2), (4, 1, 9), (2, 2, 2), (3, 2, 9)]
+)
 def test_passes_come_in_megatrons_order(stages, virtual, micro_batches):
     for stage in range(stages):
         with as_rank(stage, 1, stages, virtual):

@@ -37,7 +37,7 @@ class Allocations(TorchDispatchMode):
         return result
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Run an operation, or make what it made of tensors like these: many work out their shapes slowly, in Python."""
+        """Run an operation, or make what it made of tensors like these: many work out shapes slowly, in Python."""
         try:
             key = func, _like(args), _like(tuple(kwargs.items()))
             made = self._made.get(key, ())
@@ -124,5 +124,5 @@ class _Fused(torch.autograd.Function):
         return output
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         return *(torch.empty_like(tensor) for tensor in ctx.saved_tensors[:3]), None

@@ -122,7 +122,9 @@ def _run(chunk: Any, settings: RunSettings, config: NetworkConfig) -> Activation
     """Run a micro batch through a stage, forward and backward."""
     module = Float16Module(config, chunk) if config.bf16 else chunk
     hooks = [
-        weight.register_post_accumulate_grad_hook(_forget_gradient) for weight in chunk.parameters() if weight.requires_grad
+        weight.register_post_accumulate_grad_hook(_forget_gradient)
+        for weight in chunk.parameters()
+        if weight.requires_grad
     ]
     try:
         with As(settings.accelerator != "cpu"), Allocations(chunk) as memory:
@@ -150,7 +152,7 @@ def _forget_gradient(weight: Tensor) -> None:
 
 
 def _empty(size: int, key: Key) -> Tensor:
-    return torch.empty((size, *key.shape), dtype=getattr(torch, key.dtype))
+    return torch.empty([size, *map(int, key.shape)], dtype=getattr(torch, key.dtype))
 
 
 def _sent(settings: RunSettings, config: NetworkConfig) -> Tensor:

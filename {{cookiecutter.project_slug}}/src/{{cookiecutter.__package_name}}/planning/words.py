@@ -67,12 +67,13 @@ def _step(plan: Plan) -> Iterator[str]:
     pieces = f"; {batch * plan.sequence_length:,} {plan.pieces}, padding included" if plan.pieces else ""
     yield f"step      {batch:,} items = data {settings.data_parallel_size} x {each}{pieces}"
     if split.pipeline > 1:
-        share = idle(split.pipeline, split.virtual_pipeline, plan.micro_batches)
-        yield f"pipeline  a stage waits for others in {share:.0%} of a step; more micro batches lower that"
+        waiting = idle(split.pipeline, split.virtual_pipeline, plan.micro_batches)
+        yield f"pipeline  a stage waits for others in {waiting:.0%} of a step; more micro batches lower that"
     if plan.flops is None:
         yield "compute   unknown: the config in model/config.py has no flops_per_item"
     else:
-        yield f"compute   {_flop(plan.flops)} a step, {_flop(plan.flops / settings.world_size)} for each {_device(plan)[0]}"
+        share = _flop(plan.flops / settings.world_size)
+        yield f"compute   {_flop(plan.flops)} a step, {share} for each {_device(plan)[0]}"
     if plan.items is None:
         yield f"epoch     unknown: {plan.why_unknown}"
     else:

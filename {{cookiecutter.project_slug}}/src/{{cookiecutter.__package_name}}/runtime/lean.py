@@ -11,8 +11,8 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
 
 from .placeholders import _Deferred
 
@@ -30,7 +30,7 @@ def use_lean_imports() -> None:
     def empty(name: str, base: type = object) -> dict[str, Any]:
         return {name: type(name, (base,), {})}
 
-    stand_ins = {
+    stand_ins: dict[str, dict[str, Any]] = {
         # which torch asks when groups are made, and around functions that are never compiled
         "torch._dynamo": {"trace_rules": SimpleNamespace(clear_lru_cache=lambda: None), "disable": _as_it_is},
         "torch._dynamo.utils": {"is_compile_supported": lambda device: False},
@@ -46,9 +46,9 @@ def use_lean_imports() -> None:
             sys.modules[name] = module = _Deferred(name, _folder(name), members)
             if parent in stand_ins:
                 vars(sys.modules[parent]).setdefault(last, module)
-    torch.compile = _as_it_is
+    setattr(torch, "compile", _as_it_is)  # noqa: B010, overloaded to mypy
     left_out = [name for name in _LEFT_OUT if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(left_out))  # None: an import of it is an ImportError
+    sys.modules.update(dict.fromkeys(left_out, cast(ModuleType, None)))  # an import of it is an ImportError now
     try:
         import_module("megatron.core.transformer.module")
     finally:
