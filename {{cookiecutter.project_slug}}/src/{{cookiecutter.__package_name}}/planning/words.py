@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from textwrap import wrap
 
 from ..contracts.settings import RunSettings
 from .plan import Plan, make_plan
@@ -10,6 +11,8 @@ from .schedule import idle
 
 _MOST = 16
 """Rows of a table; of more both ends are shown."""
+
+_WIDTH = 120
 
 _PLACES = ("tensor", "pipeline", "data")
 _ROLES = ("share each layer", "hold the layers one after the other", "train on different items")
@@ -19,8 +22,9 @@ def plan_in_words(settings: RunSettings) -> Iterator[str]:
     """Yield the plan of a run line by line; UserError as of `make_plan`."""
     plan = make_plan(settings)
     for part in (_layout, _ranks, _step, _memory, _trust):
-        if found := list(part(plan)):
-            yield from (*found, "")
+        lines = list(part(plan))
+        for line in [*lines, ""] if lines and part is not _trust else lines:
+            yield from wrap(line, _WIDTH, subsequent_indent=" " * 10) if len(line) > _WIDTH else [line]
 
 
 def _layout(plan: Plan) -> Iterator[str]:
