@@ -151,6 +151,6 @@ def _width(settings: RunSettings) -> int:
 def _count(settings: RunSettings, config: type[NetworkConfig]) -> tuple[int | None, str]:
     """Return how many items there are to train on, or None and why nobody knows."""
     try:
-        return config.count_training(settings), "they have not been read yet"
+        return config.count_training(settings), "the data have not been read yet"
     except UserError as error:
         return None, str(error)

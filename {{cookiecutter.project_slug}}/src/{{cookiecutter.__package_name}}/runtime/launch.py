@@ -166,7 +166,7 @@ def check_gpus(accelerator: Literal["auto", "cpu", "gpu"], devices: int) -> None
         mend = "use as many, or --accelerator cpu; plan works for machines that are not here"
         raise UserError(f"--parallel.devices {devices} needs {devices} GPUs, but this machine has {gpus}: {mend}")
     if accelerator == "gpu":
-        raise UserError("--accelerator gpu: there is no GPU on this machine; use cpu (doctor says more)")
+        raise UserError("--accelerator gpu: PyTorch sees no GPU on this machine; use cpu (doctor says more)")
 
 
 def _gpus() -> int | None:

@@ -32,7 +32,11 @@ def use_lean_imports() -> None:
 
     stand_ins: dict[str, dict[str, Any]] = {
         # which torch asks when groups are made, and around functions that are never compiled
-        "torch._dynamo": {"trace_rules": SimpleNamespace(clear_lru_cache=lambda: None), "disable": _as_it_is},
+        "torch._dynamo": {
+            "trace_rules": SimpleNamespace(clear_lru_cache=lambda: None),
+            "disable": _as_it_is,
+            "disallow_in_graph": _as_it_is,
+        },
         "torch._dynamo.utils": {"is_compile_supported": lambda device: False},
         "megatron.core.distributed": empty("DistributedDataParallel"),
         "megatron.core.inference_params": empty("InferenceParams"),
