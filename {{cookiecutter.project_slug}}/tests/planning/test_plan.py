@@ -8,8 +8,11 @@ from megatron.core import parallel_state
 from megatron.core.pipeline_parallel.schedules import get_pp_rank_microbatches, get_schedule_table
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
+from {{cookiecutter.__package_name}}.model.config import NETWORKS
+from {{cookiecutter.__package_name}}.model.settings import Settings
 from {{cookiecutter.__package_name}}.planning.plan import Plan
 from {{cookiecutter.__package_name}}.planning.schedule import order
+from {{cookiecutter.__package_name}}.planning.words import plan_in_words
 from {{cookiecutter.__package_name}}.proof.ranks import run_ranks
 from {{cookiecutter.__package_name}}.runtime.rehearsal import as_rank
 
@@ -40,6 +43,23 @@ def test_each_rank_holds_what_was_planned(split, tiny, tmp_path):
         assert (weights, gradients) == (plan.stages[stage].parameters, plan.stages[stage].trained)
         # the ranks' shares are of the buffer, whose end is filled up
         assert state * 4 == pytest.approx(plan.memory[stage].optimizer, rel=0.01, abs=4 * 1024)
+
+
+def test_a_network_that_decides_by_numbers_is_planned_but_for_its_activations(tiny, monkeypatch):
+    config = NETWORKS[Settings().network]
+
+    class Deciding(config.loss_reduction_class):
+        def counted(self, output, batch):
+            found = super().counted(output, batch)
+            assert float(found[0].values.sum()) >= 0
+            return found
+
+    monkeypatch.setattr(config, "loss_reduction_class", Deciding)
+    lines = list(plan_in_words(tiny()))
+    [row] = [line for line in lines if "0: ranks 0" in line]
+    assert row.split()[-2:] == ["unknown", "unknown"]
+    [told] = [line for line in lines if line.startswith("activations: ")]
+    assert "cannot be run without numbers (RuntimeError: " in told
 
 
 @pytest.mark.parametrize(("tensor", "pipeline"), [(1, 1), (2, 1), (1, 4), (2, 2)])
