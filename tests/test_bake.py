@@ -84,6 +84,12 @@ src/<package>/layers/elementwise.py
 src/<package>/layers/parallel.py
 src/<package>/layers/vocabulary.py
 src/<package>/parsing.py
+src/<package>/planning/__init__.py
+src/<package>/planning/allocations.py
+src/<package>/planning/plan.py
+src/<package>/planning/schedule.py
+src/<package>/planning/stages.py
+src/<package>/planning/words.py
 src/<package>/proof/__init__.py
 src/<package>/proof/differences.py
 src/<package>/proof/layouts.py
@@ -111,6 +117,7 @@ src/<package>/runtime/fused_adam.py
 src/<package>/runtime/gradients.py
 src/<package>/runtime/heartbeat.py
 src/<package>/runtime/launch.py
+src/<package>/runtime/lean.py
 src/<package>/runtime/loader.py
 src/<package>/runtime/lock.py
 src/<package>/runtime/lone_rank.py
@@ -119,6 +126,7 @@ src/<package>/runtime/network.py
 src/<package>/runtime/noise.py
 src/<package>/runtime/orphans.py
 src/<package>/runtime/placeholders.py
+src/<package>/runtime/rehearsal.py
 src/<package>/runtime/rng.py
 src/<package>/runtime/seal.py
 src/<package>/runtime/signals.py
@@ -156,6 +164,9 @@ tests/layers/test_attention.py
 tests/layers/test_elementwise.py
 tests/layers/test_layers.py
 tests/layers/test_vocabulary.py
+tests/planning/measured.py
+tests/planning/test_plan.py
+tests/planning/test_plan_command.py
 tests/proof/splits.py
 tests/proof/test_differences.py
 tests/proof/test_layouts.py
@@ -190,6 +201,7 @@ tests/runtime/test_fused_adam_canaries.py
 tests/runtime/test_gradients.py
 tests/runtime/test_heartbeat.py
 tests/runtime/test_launch.py
+tests/runtime/test_lean.py
 tests/runtime/test_lock.py
 tests/runtime/test_lone_rank.py
 tests/runtime/test_meeting.py

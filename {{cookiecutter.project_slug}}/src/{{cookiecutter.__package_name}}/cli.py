@@ -16,7 +16,7 @@ from .contracts.errors import LostError, ToldError, UserError
 from .contracts.files import as_path
 from .contracts.names import COUNTED, COUNTS, LAYOUTS_FILE, LOSS, NUM_ITEMS, REFERENCES
 from .contracts.settings import ParallelSettings
-from .importing import explained, import_room, quiet_unless
+from .importing import explained, import_planning, import_room, quiet_unless
 from .model import settings as model
 from .model.settings import Settings
 from .parsing import did_you_mean, parse, rename, saved_settings
@@ -171,6 +171,15 @@ def layouts(argv: list[str]) -> int:
     return 0 if result["holds"] else 1
 
 
+def plan(argv: list[str]) -> int:
+    """Say what a layout needs, without its machines: who holds what, memory, steps. Nothing is started."""
+    settings = _parse("plan", argv, Settings())
+    settings = _checked(_with_foreign_sizes("plan", argv, Settings(), settings))
+    for line in import_planning(settings).plan_in_words(settings):
+        say(line)
+    return 0
+
+
 def doctor(argv: list[str]) -> int:
     """Check versions and devices, and say what will run here."""
     argparse.ArgumentParser(prog=f"{PROG} doctor", description=_first_line(doctor)).parse_args(argv)
@@ -193,6 +202,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "report": report,
     "export": export,
     "layouts": layouts,
+    "plan": plan,
     "doctor": doctor,
 }
 
@@ -202,9 +212,8 @@ def _train(command: str, argv: list[str], defaults: Settings) -> int:
     settings = _parse(command, argv, defaults)
     if is_resumed(settings):  # and keeps what it is not told to change
         settings = _parse(command, argv, saved_settings(Path(settings.run_dir)))
-    elif settings.foreign_start:
-        taken = {name: value for name, value in settings.from_start().items() if name in model.FROM_START}
-        settings = _parse(command, argv, replace(defaults, **taken))
+    else:
+        settings = _with_foreign_sizes(command, argv, defaults, settings)
     _checked(settings)
     if launch.launcher() == "nobody":  # else the ranks look when they have met
         check_unlocked(Path(settings.run_dir))
@@ -218,6 +227,14 @@ def _train(command: str, argv: list[str], defaults: Settings) -> int:
     or_finetune = f", or {to_paste('finetune', '--from', result.run_dir)}" if command == "pretrain" else ""
     say(f"Next: {to_paste('evaluate', '--from', result.run_dir)}{or_finetune}")
     return 0
+
+
+def _with_foreign_sizes(command: str, argv: list[str], defaults: Settings, settings: Settings) -> Settings:
+    """Return what was parsed, or, if it starts from what another program wrote, the same over what that brings."""
+    if not settings.foreign_start:
+        return settings
+    taken = {name: value for name, value in settings.from_start().items() if name in model.FROM_START}
+    return _parse(command, argv, replace(defaults, **taken))
 
 
 def _parse(command: str, argv: list[str], defaults: Settings) -> Settings:

@@ -131,6 +131,16 @@ def keys_of(item: type, sizes: Callable[[str], int | None]) -> dict[str, Key]:
     return keys
 
 
+def keys_for(item: type, settings: Any) -> dict[str, Key]:
+    """Return the keys of an item in a run, words in them looked up in its settings; DataError as of `keys_of`."""
+
+    def size(name: str) -> int | None:
+        groups = (settings, settings.model, settings.data)
+        return next((getattr(group, name) for group in groups if hasattr(group, name)), None)
+
+    return keys_of(item, size)
+
+
 def checked(batch: Any, keys: dict[str, Key]) -> Any:
     """Return a batch that is what its item promises.
 

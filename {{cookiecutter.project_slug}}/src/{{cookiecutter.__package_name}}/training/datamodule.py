@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..contracts.config import NetworkConfig
 from ..contracts.errors import UserError
-from ..contracts.item import DataError, Dataset, Key, checked, keys_of
+from ..contracts.item import DataError, Dataset, Key, checked, keys_for
 from ..contracts.names import SETTINGS_FILE
 from ..contracts.settings import RunSettings
 from ..contracts.view import Section, View, collate
@@ -61,7 +61,7 @@ class DataModule(pl.LightningDataModule):
         Raises:
             DataError: a file is missing or damaged, or an item is not what `model/item.py` says.
         """
-        self.keys = keys_of(self.config.item_class, self._size)
+        self.keys = keys_for(self.config.item_class, self.settings)
         if stage in ("fit", "validate"):
             self.train, self.validation = self._read("read_training", "training", "validation")
             self.fingerprint = _check_ends(self.train, self.keys)  # before a run folder is made
@@ -82,10 +82,6 @@ class DataModule(pl.LightningDataModule):
         if empty := [kind for kind, dataset in zip(kinds, datasets, strict=True) if not len(dataset)]:
             raise DataError(f"{where} gives no {empty[0]} items: look into what it reads")
         return datasets
-
-    def _size(self, name: str) -> int | None:
-        settings = (self.settings, self.settings.model, self.settings.data)
-        return next((getattr(group, name) for group in settings if hasattr(group, name)), None)
 
     def train_dataloader(self) -> WrappedDataLoader:
         """Return the loader of the whole run's samples; Megatron's sampler starts it at the consumed samples."""

@@ -51,6 +51,7 @@ class EsmConfig(NetworkConfig):
 
     prepare = staticmethod(dataset.prepare)
     read_training = staticmethod(dataset.read_training)
+    count_training = staticmethod(dataset.count_training)
     read_test = staticmethod(dataset.read_test)
     read_predict = staticmethod(dataset.read_predict)
     pieces = "tokens"

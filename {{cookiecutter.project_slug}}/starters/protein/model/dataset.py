@@ -15,7 +15,7 @@ from typing import IO, Any
 from ..contracts.item import DataError
 from ..contracts.view import split_validation
 from .reading.fasta import read_fasta
-from .reading.index import index_of
+from .reading.index import has_index, index_of
 from .reading.labels import LabelReader
 from .reading.locations import read_sample
 from .reading.packing import SPECIAL_TOKENS, pack
@@ -63,6 +63,16 @@ def read_training(settings: Settings) -> tuple[Items, Items]:
     else:
         train, validation = _split(train, data.validation_size)
     return items(train, settings), items(validation, settings)
+
+
+def count_training(settings: Settings) -> int | None:
+    """Return how many items there are to train on; None for a file that has no index yet, which may take long to make.
+
+    Raises:
+        DataError: see `read_training`.
+    """
+    file, index_dir = settings.data.train_file, settings.data.index_dir
+    return None if file and not has_index(Path(file), index_dir) else len(read_training(settings)[0])
 
 
 def read_test(settings: Settings) -> Items:

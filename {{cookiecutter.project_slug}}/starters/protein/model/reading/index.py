@@ -70,11 +70,20 @@ def _state(source: Path) -> dict[str, int]:
     return {"bytes": state.st_size, "mtime_ns": state.st_mtime_ns}
 
 
-def _folder(source: Path, index_dir: str | None, shape: dict[str, Any]) -> Path:
-    digest = hashlib.sha256(json.dumps([_VERSION, shape], sort_keys=True).encode()).hexdigest()[:8]
+def has_index(source: Path, index_dir: str | None) -> bool:
+    """Tell whether a file has been read before."""
+    return _indexes(source, index_dir).exists()
+
+
+def _indexes(source: Path, index_dir: str | None) -> Path:
     # files of one name, from several folders, do not share an index
     parent = source.parent if index_dir is None else Path(index_dir, *source.resolve().parent.parts[1:])
-    return parent / f"{source.name}.index" / digest
+    return parent / f"{source.name}.index"
+
+
+def _folder(source: Path, index_dir: str | None, shape: dict[str, Any]) -> Path:
+    digest = hashlib.sha256(json.dumps([_VERSION, shape], sort_keys=True).encode()).hexdigest()[:8]
+    return _indexes(source, index_dir) / digest
 
 
 def _open(folder: Path, about: dict[str, Any], columns: tuple[str, ...]) -> Proteins | None:
