@@ -103,7 +103,8 @@ def _try(network: nn.Module, settings: Settings) -> tuple[Tensors, Tensors, dict
         loader = data.test_dataloader()  # of single items
         batch = _Batch(next(iter(DataLoader(loader.dataset, batch_size=4, collate_fn=loader.collate_fn))))
         with torch.no_grad():
-            outputs = network.forward(batch)  # past the hook of PipelineStage, which reads `idx`
+            given = network.forward(batch)  # past the hook of PipelineStage, which reads `idx`
+        outputs = {name: value for name, value in given.items() if not name.startswith("_")}
     except Exception as error:  # the data may be on another machine, and the weights are wanted all the same
         problem = f"the network cannot be tried on test items ({_in_words(error)})"
         return {}, {}, {}, f"{problem}; nor does {MODEL_FILE} say what goes in and comes out"

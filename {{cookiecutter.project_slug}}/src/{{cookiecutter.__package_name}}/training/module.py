@@ -48,6 +48,12 @@ class NetworkModule(pl.LightningModule, io.IOMixin):
         if optim is not None:
             optim.connect(self)
 
+    def setup(self, stage: str) -> None:
+        """Let the config see what is trained on, once the data module has read it and before the network is built."""
+        if stage == "fit":
+            data: Any = self.trainer
+            self.config.see_training(data.datamodule.train)
+
     def configure_model(self, vp_stage: int = 0) -> None:
         """Build this rank's stage; NeMo calls this once in a run, after the parallel groups exist."""
         if not hasattr(self, "module"):

@@ -74,11 +74,9 @@ def score_classes(kept: Kept) -> dict[str, float]:
 
 
 def score_values(kept: Kept) -> dict[str, float]:
-    """Return the mean squared error, and Spearman's rank correlation; of proteins or residues."""
+    """Return Spearman's rank correlation; of proteins or residues."""
     where = kept["is_labelled"]
-    label, value = kept["label"][where], kept["value"][where]
-    error = np.square(value - label, dtype=np.float64)
-    return {"mse": float(error.mean()), "spearman": spearman(label, value)}
+    return {"spearman": spearman(kept["label"][where], kept["value"][where])}
 
 
 def predictions(config: NetworkConfig, kept: Kept) -> Predicted:

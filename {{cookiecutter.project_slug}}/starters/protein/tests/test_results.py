@@ -171,9 +171,9 @@ def test_the_score_of_two_classes_is_the_usual_one():
     assert results.score_classes(kept) == {"auroc": 0.75}
 
 
-def test_values_are_scored_by_their_error_and_their_order():
+def test_values_are_scored_by_their_order():
     kept = {"label": np.float32([1, 2, 3, 4]), "value": np.float32([1, 3, 2, 9]), "is_labelled": np.ones(4, bool)}
-    assert results.score_values(kept) == {"mse": 27 / 4, "spearman": pytest.approx(0.8)}
+    assert results.score_values(kept) == {"spearman": pytest.approx(0.8)}
 
 
 def test_only_labelled_residues_are_scored():
@@ -184,4 +184,4 @@ def test_only_labelled_residues_are_scored():
     expected = roc_auc_score(label[is_labelled], probability[is_labelled][:, 1])
     assert results.score_classes(kept) == {"auroc": pytest.approx(expected)}
     kept = {"label": label, "value": np.where(is_labelled, label + 0.5, 100.0), "is_labelled": is_labelled}
-    assert results.score_values(kept)["mse"] == 0.25
+    assert results.score_values(kept) == {"spearman": pytest.approx(1)}

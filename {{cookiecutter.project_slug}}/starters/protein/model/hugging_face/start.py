@@ -16,7 +16,7 @@ from ...contracts.names import WEIGHTS_FILE
 from ...contracts.stage import PipelineStage
 from ...contracts.start import misfit, wanted_weights
 from .config import check_head, check_sizes, read_json
-from .weights import from_hugging_face
+from .weights import UNITS, from_hugging_face
 
 INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
 PICKLE_FILES = "pytorch_model*.bin*"
@@ -65,7 +65,10 @@ def load_folder(stage: PipelineStage, folder: Path, answers_for: str, new_heads:
     theirs, problems = FolderWeights(folder), []
 
     def whole(part: ShardedTensor) -> Tensor:
-        found = from_hugging_face(part.key, theirs, answers_for, stage.config.num_attention_heads)
+        if part.key == UNITS:
+            return part.data  # those of the labels to train on, which the folder's head is to answer in
+        units = getattr(stage.config, "label_units", (0.0, 1.0))
+        found = from_hugging_face(part.key, theirs, answers_for, stage.config.num_attention_heads, units)
         if found.shape != part.global_shape:
             raise ValueError(f"it is {tuple(found.shape)}, not {tuple(part.global_shape)}")
         return found

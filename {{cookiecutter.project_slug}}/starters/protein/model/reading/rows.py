@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,8 @@ from .packing import SPECIAL_TOKENS
 from .store import Proteins
 
 Arrays = dict[str, np.ndarray]
+
+_CHUNK = 1 << 20  # labels
 
 
 class _Rows:
@@ -128,6 +131,17 @@ class LabelledProteins(_Rows):
     def name(self, position: int) -> str:
         """Return the name of a protein."""
         return self.proteins.name(position)
+
+    def units(self) -> tuple[float, float]:
+        """Return the mean and the standard deviation of the labels that count; 1 in place of a deviation of 0."""
+        values = self.proteins.all("label").view(self.labels.dtype)
+        counts = self.proteins.all("is_labelled").view(bool) if self.labels.of_residues else np.ones(len(values), bool)
+        places = range(0, len(values), _CHUNK)
+        parts = [(values[n : n + _CHUNK], counts[n : n + _CHUNK]) for n in places]  # views: they may be many
+        number = max(int(counts.sum()), 1)
+        mean = sum(float(some[where].sum(dtype=np.float64)) for some, where in parts) / number
+        squares = sum(float(np.square(some[where].astype(np.float64) - mean).sum()) for some, where in parts)
+        return mean, math.sqrt(squares / number) or 1.0
 
     def _padding(self, size: int) -> Arrays:
         batch, dtype = super()._padding(size), self.labels.dtype

@@ -64,6 +64,11 @@ class Proteins:
             raise IndexError(f"protein {position} is outside of 0 to {len(self) - 1}")
         return self.columns[column][self.start + position]
 
+    def all(self, column: str) -> np.ndarray:
+        """Return a field of all of them, uint8, one protein after the other; a view."""
+        offsets = self.columns[column].offsets
+        return self.columns[column].values[offsets[self.start] : offsets[self.stop]]
+
     def name(self, position: int) -> str:
         """Return the name of a protein."""
         return self.get("name", position).tobytes().decode(errors="replace")
