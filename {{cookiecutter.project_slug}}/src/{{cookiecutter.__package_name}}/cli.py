@@ -215,7 +215,7 @@ def _train(command: str, argv: list[str], defaults: Settings) -> int:
         return STOPPED if launch.is_first_rank() else 0  # another code would be a failure to who started this rank
     say(f"trained to step {result.steps} in {result.seconds:.0f} s; the run is in {result.run_dir}")
     or_finetune = f", or {to_paste('finetune', '--from', result.run_dir)}" if command == "pretrain" else ""
-    say(f"Next: {to_paste('evaluate', '--from', result.run_dir)}{or_finetune}")
+    say(f"Next: {to_paste('evaluate', '--from', result.run_dir, *settings.to_test)}{or_finetune}")
     return 0
 
 

@@ -204,7 +204,7 @@ class Units(nn.Module):
         self.register_buffer("bits", torch.tensor(config.label_units, dtype=torch.float64).view(torch.int64))
 
     def forward(self, scores: Tensor) -> dict[str, Tensor]:
-        """Map scores (B, ..., 1) to `logits` in the units, float32; and give the deviation, by which the loss counts."""
+        """Map scores (B, ..., 1) to `logits` in the units, float32; and give the deviation, which the loss needs."""
         mean, deviation = self.bits.view(torch.float64).float()
         return {"logits": scores.float() * deviation + mean, "_deviation": deviation.expand(len(scores))}
 

@@ -258,6 +258,13 @@ def test_a_file_for_validation_leaves_the_training_file_whole(files):
     assert names(read_test(change(Settings(), data=files))) == ["test0", "test1"]
 
 
+@pytest.mark.parametrize(("count", "validated"), [(2, 1), (4, 1), (1_000, 200), (4_500, 800)])
+def test_no_more_than_a_fifth_validates_if_nobody_says_how_many(count, validated, tmp_path):
+    (tmp_path / "some.fasta").write_text(">x\nACD\n" * count)
+    train, validation = read_training(change(Settings(), data={"train_file": str(tmp_path / "some.fasta")}))
+    assert (len(train), len(validation)) == (count - validated, validated)
+
+
 @pytest.mark.parametrize("size", [0, 4, 800])
 def test_a_validation_size_that_leaves_nothing_is_told(files, size):
     settings = change(Settings(), data={"train_file": files["train_file"], "validation_size": size})

@@ -19,6 +19,24 @@ def test_what_does_not_go_together_is_told(changes, words):
     assert words in " ".join(change(Settings(), **changes).problems())
 
 
+FILE = ("--data.test_file", "FILE")
+
+
+def test_a_file_to_train_with_needs_one_to_test_with():
+    for files, words in (({}, ()), ({"train_file": "a", "test_file": "b"}, ()), ({"train_file": "a"}, FILE)):
+        assert change(Settings(), data=files).to_test == words
+
+
+def test_predictions_are_called_by_what_was_asked_for():
+    for asked, name in (
+        ({}, ""),
+        ({"input": "/there/new.fasta.gz"}, "new"),
+        ({"input": "new.v2.FASTA.GZ", "embeddings": "sequence"}, "new.v2-sequence"),
+        ({"embeddings": "residue", "layer": 0}, "residue-layer0"),
+    ):
+        assert change(Settings(), **asked).predicted == name
+
+
 def test_rows_of_many_proteins_are_for_pretraining():
     assert "is for pretraining" in " ".join(change(FINETUNE, data={"pack": 256}).problems())
     assert Settings().problems() == FINETUNE.problems() == []

@@ -34,7 +34,8 @@ def batch():
     tokens = torch.full((3, LENGTH), PAD)
     for row, letters in zip(tokens, ("LAL", "X", "GGCL"), strict=True):
         row[: len(letters) + 2] = torch.tensor([CLS, *map(TOKENS.index, letters), EOS])
-    return {"tokens": tokens, "sequence": (tokens != PAD).long(), "idx": torch.arange(3)}
+    left_out = torch.tensor([0, 0, 2])
+    return {"tokens": tokens, "sequence": (tokens != PAD).long(), "left_out": left_out, "idx": torch.arange(3)}
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_the_embedding_is_the_mean_of_the_residues_whatever_stands_around(batch,
     kept = results.keep_features(config_of(), {"hidden": hidden.bfloat16()}, batch)
     expected = [hidden[n, 1 : 1 + count].bfloat16().float().mean(dim=0) for n, count in enumerate(RESIDUES)]
     torch.testing.assert_close(kept["embedding"], torch.stack(expected))
-    assert kept["residues"].tolist() == list(RESIDUES) and set(kept) == {"residues", "embedding"}
+    assert kept["residues"].tolist() == list(RESIDUES) and set(kept) == {"residues", "left_out", "embedding"}
 
 
 def test_rows_of_several_proteins_have_no_embedding(batch, hidden):
@@ -84,6 +85,13 @@ def test_features_of_residues_lie_one_protein_after_the_other(batch, hidden):
     for n, residues in enumerate(RESIDUES):
         part = found.values[found.offsets[n] : found.offsets[n + 1]]
         assert np.array_equal(part, hidden[n, 1 : 1 + residues].numpy())
+
+
+def test_residues_say_where_in_the_whole_protein_they_stand():
+    found = results.places({"residues": np.array([3, 5, 1]), "left_out": np.array([0, 4, 0])})
+    assert found["positions"].tolist() == ["1-3", "1-3 8-9", "1-1"]
+    assert found["position"].values.tolist() == [1, 2, 3, 1, 2, 3, 8, 9, 1]
+    assert found["position"].offsets.tolist() == [0, 3, 8, 9]
 
 
 def labelled(network, batch, hidden, logits, label, is_labelled, **changes):

@@ -41,7 +41,8 @@ class _Rows:
     def _padding(self, size: int) -> Arrays:
         """Return a batch of `size` rows without proteins."""
         shape = (size, self.row)
-        return {"tokens": np.full(shape, PAD, np.int64), "sequence": np.zeros(shape, np.int64)}
+        tokens, sequence = np.full(shape, PAD, np.int64), np.zeros(shape, np.int64)
+        return {"tokens": tokens, "sequence": sequence, "left_out": np.zeros(size, np.int64)}
 
     def _fill(self, batch: Arrays, n: int, index: Index) -> None:
         """Write the item at an index into row n."""
@@ -97,6 +98,8 @@ class MaskedProteins(_Rows):
             batch["targets"][n, start:stop] = with_ends(residues)
             batch["sequence"][n, start:stop] = number
             batch["is_masked"][n, start + 1 : stop - 1] = is_masked
+            if not self.mask_probability:
+                batch["left_out"][n] = len(self.proteins.get("tokens", position)) - len(residues)
             start = stop
 
     def _drawn(self, protein: Index) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -153,6 +156,7 @@ class LabelledProteins(_Rows):
         stop = len(residues) + SPECIAL_TOKENS
         batch["tokens"][n, :stop] = with_ends(residues)
         batch["sequence"][n, :stop] = 1
+        batch["left_out"][n] = len(self.proteins.get("tokens", index)) - len(residues)
         if "label" not in self.proteins.columns:
             return
         if self.labels.of_residues:
