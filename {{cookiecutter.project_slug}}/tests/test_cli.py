@@ -35,6 +35,12 @@ def test_every_command_has_its_own_help(command, capsys):
     assert f"usage: {PROG} {command}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", ["finetune", "evaluate", "predict", "report", "export"])
+def test_the_help_lists_the_run_that_a_command_is_given(command, capsys):
+    assert run(command, "--help") == 0
+    assert re.search(r"^  --from RUN  +\S", capsys.readouterr().out, flags=re.MULTILINE)
+
+
 def test_no_command_shows_the_help_and_fails(capsys):
     assert run() == 2
     assert "commands:" in capsys.readouterr().out

@@ -23,7 +23,7 @@ from .parsing import did_you_mean, parse, rename, saved_settings
 from .runtime import launch, signals
 from .runtime.lock import check_unlocked
 from .saying import PROG, complain, in_words, say, to_paste
-from .training.run_settings import check_same_sizes, check_writable, holds_run, is_resumed, is_run
+from .training.run_settings import check_command, check_same_sizes, check_writable, holds_run, is_resumed, is_run
 
 STOPPED = 75
 """Exit code of a training that a signal ended early and that can be resumed: EX_TEMPFAIL of sysexits.h, try again."""
@@ -198,11 +198,19 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 }
 
 
+SOURCES = dict.fromkeys(("evaluate", "predict"), "folder of the trained run") | {
+    "finetune": "run whose best weights this one starts from; the same as --from_run"
+}
+"""What `--from` is, for the help."""
+
+
 @signals.kept()  # while everything is imported, too
 def _train(command: str, argv: list[str], defaults: Settings) -> int:
     settings = _parse(command, argv, defaults)
     if is_resumed(settings):  # and keeps what it is not told to change
-        settings = _parse(command, argv, saved_settings(Path(settings.run_dir)))
+        saved = saved_settings(Path(settings.run_dir))
+        check_command(command, replace(saved, run_dir=settings.run_dir))
+        settings = _parse(command, argv, saved)
     elif settings.foreign_start:
         taken = {name: value for name, value in settings.from_start().items() if name in model.FROM_START}
         settings = _parse(command, argv, replace(defaults, **taken))
@@ -220,7 +228,7 @@ def _train(command: str, argv: list[str], defaults: Settings) -> int:
 
 
 def _parse(command: str, argv: list[str], defaults: Settings) -> Settings:
-    settings = parse(argv, defaults, f"{PROG} {command}", _first_line(COMMANDS[command]))
+    settings = parse(argv, defaults, f"{PROG} {command}", _first_line(COMMANDS[command]), SOURCES.get(command, ""))
     if command != "predict":
         for name, mend in Settings.ONLY_PREDICT.items():
             if getattr(settings, name) != getattr(Settings(), name):

@@ -58,8 +58,15 @@ def evaluate(settings: Settings) -> dict[str, Any]:
             with write_whole(run / names.OUTPUTS_FILE, "wb") as file:
                 np.savez_compressed(file, **outputs)
             with write_whole(run / names.EVALUATION_FILE) as file:
-                json.dump(result, file, indent=2)
+                json.dump(_strict(result), file, indent=2, allow_nan=False)
         return result
+
+
+def _strict(value: Any) -> Any:
+    """Return what JSON can hold: null for a number that is not finite."""
+    if isinstance(value, dict):
+        return {name: _strict(part) for name, part in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _scores(module: NetworkModule, outputs: dict[str, np.ndarray]) -> dict[str, float]:

@@ -104,7 +104,7 @@ class NetworkModule(pl.LightningModule, io.IOMixin):
             figures = self._loss_reduction.figures(outputs["totals"])
             named = {TRAIN_LOSS if name == LOSS else f"train_{name}": value for name, value in figures.items()}
             rates = {GRAD_NORM: trainer.strategy.grad_norm, LEARNING_RATE: self._lr, STEP: float(trainer.global_step)}
-            self.log_dict({**named, **rates})
+            self.log_dict({**(named if outputs["totals"][0, 1] else {}), **rates})  # else they are means over nothing
 
     def on_validation_batch_end(self, outputs: Any, batch: Any, batch_idx: int, *args: Any) -> None:
         """Add up the sums and counts of a global batch.

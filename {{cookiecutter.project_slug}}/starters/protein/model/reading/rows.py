@@ -26,6 +26,10 @@ class _Rows:
     def __init__(self, proteins: Proteins, row: int, max_length: int) -> None:
         self.proteins, self.row, self.most = proteins, row, max_length - SPECIAL_TOKENS
 
+    def fingerprint(self) -> str:
+        """Tell these proteins from others, wherever their file lies."""
+        return f"{self.proteins.digest} {self.proteins.start}-{self.proteins.stop}"
+
     def __getitem__(self, index: Index) -> dict[str, torch.Tensor]:
         """Return the item at a position; IndexError if there is none."""
         batch = self.__getitems__(Indices([index], [index.epoch], index.seed))
