@@ -162,7 +162,8 @@ def test_the_printed_config_is_a_config_with_every_setting(capsys, tmp_path):
 
 @pytest.mark.parametrize("command", ["pretrain", "finetune"])
 def test_a_resume_keeps_what_it_is_not_told_to_change(command, asked, tmp_path):
-    saved = change(FINETUNE, from_run="there", run_dir=str(tmp_path), seed=7, training={"max_steps": 70})
+    begun = change(FINETUNE, from_run="there") if command == "finetune" else Settings()
+    saved = change(begun, run_dir=str(tmp_path), seed=7, training={"max_steps": 70})
     save_settings(saved, tmp_path)
     assert run(command, "--run_dir", tmp_path, "--resume", "true", "--training.max_steps", 80) == 0
     assert asked == [change(saved, resume=True, training={"max_steps": 80})]

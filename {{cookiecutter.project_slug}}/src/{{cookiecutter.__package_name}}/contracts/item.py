@@ -18,8 +18,8 @@ may depend on nothing but its position and, for a random part such as masking, o
 padding and the position for resuming are made around the dataset, and `idx` is added to what it gives.
 
 Items may have names: a method `name(position) -> str`, asked for what is evaluated and predicted. A dataset may have a
-`fingerprint() -> str`, which tells it from one with other items, wherever both lie: a resume then notices any change. Else
-it notices another number of items, another first one, or another last one.
+`fingerprint() -> str`, which tells it from one with other items, wherever both lie: a resume then notices any change.
+Else it notices another number of items, another first one, or another last one.
 """
 
 from __future__ import annotations
