@@ -73,6 +73,7 @@ def test_only_labels_that_count_have_units_and_equal_ones_are_not_divided_by_zer
     assert read_training(change(settings("residue_regressor"), data=data))[0].units() == (5, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["sequence_regressor", "residue_regressor"])
 def test_labels_in_any_units_are_learned_and_answered_in_these(network, settings, train, capfd):
     given = settings(network, training={"precision": "bf16"} if network.startswith("residue") else {})
