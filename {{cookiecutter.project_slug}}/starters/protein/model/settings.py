@@ -39,8 +39,7 @@ class DataSettings(base.DataSettings):
     test_file: str | None = None
     """proteins to test with and to predict; default: the sample's, if the training file is the sample too"""
     validation_size: int | None = None
-    """proteins of the training file that are kept for validation, if there is no validation file; default: a fifth, at
-    most 800"""
+    """proteins of the training file to validate with, if there is no validation file; default: a fifth, at most 800"""
     sequence_column: str = "sequence"
     """column of a CSV or TSV file that holds the sequences"""
     name_column: str = "name"
