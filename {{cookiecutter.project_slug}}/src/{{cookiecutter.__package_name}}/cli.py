@@ -23,7 +23,7 @@ from .parsing import did_you_mean, parse, rename, saved_settings
 from .runtime import launch, signals
 from .runtime.lock import check_unlocked
 from .saying import PROG, complain, in_words, say, to_paste
-from .training.run_settings import check_same_sizes, check_writable, holds_run, is_resumed, is_run
+from .training.run_settings import check_command, check_same_sizes, check_writable, holds_run, is_resumed, is_run
 
 STOPPED = 75
 """Exit code of a training that ended early, by a signal or with a rank that was lost: EX_TEMPFAIL, try again."""
@@ -207,11 +207,19 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 }
 
 
+SOURCES = dict.fromkeys(("evaluate", "predict"), "folder of the trained run") | {
+    "finetune": "run whose best weights this one starts from; the same as --from_run"
+}
+"""What `--from` is, for the help."""
+
+
 @signals.kept()  # while everything is imported, too
 def _train(command: str, argv: list[str], defaults: Settings) -> int:
     settings = _parse(command, argv, defaults)
     if is_resumed(settings):  # and keeps what it is not told to change
-        settings = _parse(command, argv, saved_settings(Path(settings.run_dir)))
+        saved = saved_settings(Path(settings.run_dir))
+        check_command(command, replace(saved, run_dir=settings.run_dir))
+        settings = _parse(command, argv, saved)
     else:
         settings = _with_foreign_sizes(command, argv, defaults, settings)
     _checked(settings)
@@ -225,7 +233,7 @@ def _train(command: str, argv: list[str], defaults: Settings) -> int:
         return STOPPED if launch.is_first_rank() else 0  # another code would be a failure to who started this rank
     say(f"trained to step {result.steps} in {result.seconds:.0f} s; the run is in {result.run_dir}")
     or_finetune = f", or {to_paste('finetune', '--from', result.run_dir)}" if command == "pretrain" else ""
-    say(f"Next: {to_paste('evaluate', '--from', result.run_dir)}{or_finetune}")
+    say(f"Next: {to_paste('evaluate', '--from', result.run_dir, *settings.to_test)}{or_finetune}")
     return 0
 
 
@@ -238,7 +246,7 @@ def _with_foreign_sizes(command: str, argv: list[str], defaults: Settings, setti
 
 
 def _parse(command: str, argv: list[str], defaults: Settings) -> Settings:
-    settings = parse(argv, defaults, f"{PROG} {command}", _first_line(COMMANDS[command]))
+    settings = parse(argv, defaults, f"{PROG} {command}", _first_line(COMMANDS[command]), SOURCES.get(command, ""))
     if command != "predict":
         for name, mend in Settings.ONLY_PREDICT.items():
             if getattr(settings, name) != getattr(Settings(), name):

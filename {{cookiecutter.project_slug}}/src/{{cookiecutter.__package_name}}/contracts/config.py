@@ -13,6 +13,7 @@ Each says
     read_test             settings -> the test dataset
     read_predict          settings -> what `predict` predicts, if not the test dataset
     prepare               settings -> None, before: in one process of each machine, to download, say
+    see_training          training dataset -> None: the config takes from it what a new network is built by
     keep                  (output, batch) -> what evaluation and prediction keep of a micro batch
     scores                what was kept, whole -> figures that are no means over items
     predictions           what was kept, whole -> what `predict` writes
@@ -148,6 +149,13 @@ class NetworkConfig(TransformerConfig, io.IOMixin):
     @staticmethod
     def prepare(settings: Any) -> None:
         """Make ready what is read, in one process of each machine."""
+
+    def see_training(self, items: Dataset) -> None:
+        """Take from the items to train on what a new network is built by, such as the scale of labels; on each rank.
+
+        It is kept by the weights: put it into a buffer of the network, which a checkpoint then has. When a trained
+        network is built again, nobody calls this.
+        """
 
     @staticmethod
     def keep(output: dict[str, Tensor], batch: Any) -> dict[str, Tensor]:

@@ -25,6 +25,9 @@ from .reading.store import UNLABELLED, Proteins, Record
 from .reading.tables import read_table
 from .settings import Settings
 
+MOST_TO_VALIDATE = 800
+"""Proteins of a training file, if nobody says how many."""
+
 _TABLES = (".csv", ".tsv")
 
 Items = MaskedProteins | LabelledProteins
@@ -152,15 +155,18 @@ def _read(file: str | None, split: str, settings: Settings) -> Proteins:
 
 def _tell_of_long(file: str, proteins: Proteins, settings: Settings) -> None:
     most = settings.model.max_length - SPECIAL_TOKENS
-    if count := int((proteins.lengths(0, len(proteins)) > most).sum()):
+    lengths = proteins.lengths(0, len(proteins))
+    if count := int((lengths > most).sum()):
+        whole = int(lengths.max()) + SPECIAL_TOKENS
         print(
             f"warning: {count:,} of the {len(proteins):,} proteins in {file} have more than {most:,} residues: only so "
-            "many are read, at both ends (--model.max_length)",
+            f"many are read, at both ends (--model.max_length {whole} reads all)",
             file=sys.stderr,
             flush=True,
         )
 
 
-def _split(proteins: Proteins, validation_size: int) -> tuple[Proteins, Proteins]:
-    train, validation = split_validation(range(len(proteins)), validation_size)
+def _split(proteins: Proteins, wished: int | None) -> tuple[Proteins, Proteins]:
+    size = min(max(len(proteins) // 5, 1), MOST_TO_VALIDATE) if wished is None else wished
+    train, validation = split_validation(range(len(proteins)), size)
     return proteins[: len(train)], proteins[-len(validation) :]
