@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from . import importing
 from .contracts.errors import LostError, ToldError, UserError
 from .contracts.files import as_path
 from .contracts.names import COUNTED, COUNTS, LAYOUTS_FILE, LOSS, NUM_ITEMS, REFERENCES
@@ -42,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         0; 2 for a mistake of the user's, which is one line on stderr; 1 for a check that found something; STOPPED or
         INTERRUPTED after a signal.
     """
+    importing.is_command = argv is None
     command, arguments = _split(sys.argv[1:] if argv is None else argv)
     try:
         return COMMANDS[command](arguments)

@@ -12,6 +12,9 @@ from .model.settings import Settings
 from .runtime import launch, noise
 from .saying import complain
 
+is_command = False
+"""Whether this process runs one command of the command line and nothing else."""
+
 
 def quiet_unless(verbose: bool) -> None:
     """Keep the libraries from talking; call it before they are imported."""
@@ -32,7 +35,7 @@ def import_planning(settings: Settings) -> ModuleType:
     """Import what plans, in this process alone, and without what only training needs."""
     quiet_unless(settings.verbose)
     with explained():
-        if launch.is_command:  # else other things are done here too, which may need all of it
+        if is_command:  # else other things are done here too, which may need all of it
             from .runtime.lean import use_lean_imports
 
             use_lean_imports()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import socket
 import sys
 from typing import Any
 
-from .runtime.launch import is_first_of_machine, is_first_rank, nodes
+from .runtime.launch import is_first_of_machine, is_first_rank, is_one_of_many_machines
 
 PROG = (__package__ or "").replace("_", "-")
 
@@ -34,5 +33,5 @@ def say(line: str) -> None:
 def complain(line: str) -> None:
     """Print an error in one line, on each machine of a run once."""
     if is_first_of_machine():
-        where = f" on {socket.gethostname()}" if nodes() > 1 or "NODE_RANK" in os.environ else ""
+        where = f" on {socket.gethostname()}" if is_one_of_many_machines() else ""
         print(f"{PROG}: error{where}: {line}", file=sys.stderr)

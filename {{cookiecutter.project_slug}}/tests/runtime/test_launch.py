@@ -218,7 +218,6 @@ def test_canary_lightning_kills_the_first_rank(command: Callable, tmp_path: Path
 
 def test_more_ranks_than_gpus_are_refused_before_one_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "_gpus", lambda: 2)
-    monkeypatch.setattr(launch, "is_command", True)
     monkeypatch.setattr(subprocess, "Popen", lambda *args, **kwargs: pytest.fail("a rank was started"))
     with pytest.raises(UserError, match=r"--parallel\.devices 8 needs 8 GPUs, but this machine has 2: "):
         import_room("training.train", Settings(parallel=ParallelSettings(devices=8)))

@@ -22,6 +22,9 @@ from . import orphans
 _port = os.environ.get("MASTER_PORT")
 """what was left to this process, until it has been checked; Lightning puts its own there"""
 
+_is_numbered = "NODE_RANK" in os.environ
+"""whether a person started this on one of many machines; Lightning puts a number there later"""
+
 Launcher = Literal["torchrun", "srun", "another", "nobody"]
 
 _NO_DEVICE = 100
@@ -67,6 +70,11 @@ def nodes() -> int:
     if launcher() == "torchrun":
         return max(int(os.environ["WORLD_SIZE"]) // int(os.environ["LOCAL_WORLD_SIZE"]), 1)
     return int(os.environ.get("SLURM_STEP_NUM_NODES", "1")) if launcher() == "srun" else 1
+
+
+def is_one_of_many_machines() -> bool:
+    """Tell whether the run has others beside this machine, as far as what started it says."""
+    return nodes() > 1 or _is_numbered
 
 
 def check(devices: int, num_nodes: int) -> None:
