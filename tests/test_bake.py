@@ -122,6 +122,7 @@ src/<package>/runtime/strategy.py
 src/<package>/runtime/weak_hooks.py
 src/<package>/runtime/writer.py
 src/<package>/saying.py
+src/<package>/status.py
 src/<package>/training/__init__.py
 src/<package>/training/datamodule.py
 src/<package>/training/logs.py
@@ -205,6 +206,7 @@ tests/test_lacking.py
 tests/test_paths.py
 tests/test_readme.py
 tests/test_rooms.py
+tests/test_status.py
 tests/test_told.py
 tests/training/test_counts.py
 tests/training/test_datamodule.py

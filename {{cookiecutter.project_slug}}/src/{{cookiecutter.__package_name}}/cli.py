@@ -146,6 +146,21 @@ def export(argv: list[str]) -> int:
     return 0
 
 
+def status(argv: list[str]) -> int:
+    """Say how a run is doing, or how it ended: --from RUN, or just RUN."""
+    parser = argparse.ArgumentParser(prog=f"{PROG} status", description=_first_line(status))
+    parser.add_argument("run", nargs="?", type=as_path, metavar="RUN", help="folder of the run")
+    parser.add_argument("--from", dest="from_run", type=as_path, metavar="RUN", help="the same")
+    given = parser.parse_args(argv)
+    if (given.run is None) == (given.from_run is None):
+        raise UserError("status needs RUN, the folder of one run")
+    from .status import describe
+
+    for line in describe(given.run or given.from_run):
+        say(line)
+    return 0
+
+
 def layouts(argv: list[str]) -> int:
     """Train in every layout of up to --parallel.devices processes, and prove that all are the same training."""
     settings = _parse("layouts", argv, model.LAYOUTS)
@@ -193,6 +208,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "predict": predict,
     "report": report,
     "export": export,
+    "status": status,
     "layouts": layouts,
     "doctor": doctor,
 }

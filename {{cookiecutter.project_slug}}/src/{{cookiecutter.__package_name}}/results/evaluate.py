@@ -21,9 +21,9 @@ from ..contracts.files import write_whole
 from ..contracts.given import Given, NotGivenError, check_columns
 from ..contracts.view import innermost
 from ..model.settings import Settings
-from ..runtime.checkpoint import step_of
 from ..runtime.disk import writing
 from ..runtime.failures import tell
+from ..runtime.seal import step_of
 from ..training.datamodule import DataModule
 from ..training.module import NetworkModule
 from ..training.run_settings import check_writable

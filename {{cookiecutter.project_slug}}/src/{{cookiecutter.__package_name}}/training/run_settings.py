@@ -5,6 +5,8 @@ A file of its own because `contracts/settings.py` knows values only, and no file
 
 from __future__ import annotations
 
+import shlex
+import sys
 from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass
 from operator import attrgetter
@@ -20,6 +22,7 @@ from ..contracts.names import CHECKPOINTS_FOLDER, SETTINGS_FILE
 from ..contracts.reading import read_whole
 from ..contracts.settings import RunSettings
 from ..model.settings import DataSettings, ModelSettings, Settings
+from ..runtime import launch
 
 _GENERAL = {item.name for item in fields(RunSettings)}
 # What a checkpoint brings along (weights and where they came from, schedule, optimizer groups), or what its position
@@ -38,9 +41,12 @@ _KEPT = (
 
 
 def save_settings(settings: RunSettings, run: Path) -> None:
-    """Write the resolved settings into a run folder, as YAML that `--config` reads."""
+    """Write the resolved settings into a run folder, as YAML that `--config` reads, under the command that it was."""
+    words = shlex.join([Settings.__module__.partition(".")[0].replace("_", "-"), *sys.argv[1:]])
     values = {name: value for name, value in asdict(settings).items() if name not in settings.ONLY_PREDICT}
     with write_whole(run / SETTINGS_FILE) as file:
+        if launch.is_command and words.isprintable():
+            file.write(f"# {words}\n")
         yaml.safe_dump(values, file, sort_keys=False)
 
 
