@@ -16,7 +16,7 @@ from .contracts.errors import ToldError, UserError
 from .contracts.files import as_path
 from .contracts.names import COUNTED, COUNTS, LAYOUTS_FILE, LOSS, NUM_ITEMS, REFERENCES
 from .contracts.settings import ParallelSettings
-from .importing import explained, import_room, quiet_unless
+from .importing import check_loggers, explained, import_room, quiet_unless
 from .model import settings as model
 from .model.settings import Settings
 from .parsing import did_you_mean, parse, rename, saved_settings
@@ -222,7 +222,8 @@ def _train(command: str, argv: list[str], defaults: Settings) -> int:
     elif settings.foreign_start:
         taken = {name: value for name, value in settings.from_start().items() if name in model.FROM_START}
         settings = _parse(command, argv, replace(defaults, **taken))
-    check_unlocked(Path(_checked(settings).run_dir))
+    check_loggers(_checked(settings))
+    check_unlocked(Path(settings.run_dir))
     holds_run(settings)  # which raises, before the imports, what would be raised after them
     result = import_room("training.train", settings).train(settings)
     if result.has_stopped:

@@ -23,6 +23,7 @@ from ..contracts.view import innermost
 from ..model.settings import Settings
 from ..runtime.disk import writing
 from ..runtime.failures import tell
+from ..runtime.loggers import log_to_run
 from ..runtime.seal import step_of
 from ..training.datamodule import DataModule
 from ..training.module import NetworkModule
@@ -57,6 +58,8 @@ def evaluate(settings: Settings) -> dict[str, Any]:
                 np.savez_compressed(file, **outputs)
             with write_whole(run / names.EVALUATION_FILE) as file:
                 json.dump(result, file, indent=2)
+            figures = {name: value for name, value in result.items() if name.startswith("test_")}
+            log_to_run(settings.logger_names, run, figures, result.get(names.STEP, 0))
         return result
 
 

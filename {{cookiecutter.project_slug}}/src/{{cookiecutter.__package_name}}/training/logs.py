@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from nemo.utils.model_utils import unwrap_model
 from torch import Tensor
 from tqdm import tqdm
 
-from ..contracts.names import LEARNING_RATE, LOSS, TENSORBOARD_FOLDER, TRAIN_LOSS
+from ..contracts.names import LEARNING_RATE, LOSS, TRAIN_LOSS
 from ..contracts.settings import RunSettings
 from ..runtime.failures import tell
+from ..runtime.loggers import open_loggers
 from .run_settings import save_settings
 from .speed import Speed
 from .table import CsvLog
@@ -31,7 +32,7 @@ class RunRecorder(pl.Callback):
         self.seconds = 0.0  # of the training loop, with its validations and checkpoints
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the settings, drop logged rows that this run will write anew, and open TensorBoard's file.
+        """Save the settings, drop logged rows that this run will write anew, and open the loggers.
 
         Lightning opens the files of loggers that it has from the beginning before a start that can still fail.
         """
@@ -41,13 +42,13 @@ class RunRecorder(pl.Callback):
             loaded = _loaded_heads(trainer)
             heads = (f"; {head}: {'loaded from it' if head in loaded else 'new'}" for head in self.settings.new_heads)
             tell(f"starting from the {weights} {start}{''.join(heads)}")
+        loggers = open_loggers(self.settings.logger_names, self.run, asdict(self.settings), trainer.global_step)
         if trainer.is_global_zero:
             save_settings(self.settings, self.run)
             for logger in trainer.loggers:
                 if isinstance(logger, CsvLog):
                     logger.cut(trainer.global_step)
-        board = TensorBoardLogger(self.run, name=TENSORBOARD_FOLDER, version="", purge_step=trainer.global_step + 1)
-        trainer.loggers = [*trainer.loggers, board]
+        trainer.loggers = [*trainer.loggers, *loggers]
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the time."""
