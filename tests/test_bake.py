@@ -82,6 +82,7 @@ src/<package>/layers/attention.py
 src/<package>/layers/elementwise.py
 src/<package>/layers/parallel.py
 src/<package>/layers/vocabulary.py
+src/<package>/machine.py
 src/<package>/parsing.py
 src/<package>/proof/__init__.py
 src/<package>/proof/differences.py
@@ -111,6 +112,7 @@ src/<package>/runtime/gradients.py
 src/<package>/runtime/launch.py
 src/<package>/runtime/loader.py
 src/<package>/runtime/lock.py
+src/<package>/runtime/loggers.py
 src/<package>/runtime/lone_rank.py
 src/<package>/runtime/noise.py
 src/<package>/runtime/orphans.py
@@ -187,6 +189,7 @@ tests/runtime/test_fused_adam_canaries.py
 tests/runtime/test_gradients.py
 tests/runtime/test_launch.py
 tests/runtime/test_lock.py
+tests/runtime/test_loggers.py
 tests/runtime/test_lone_rank.py
 tests/runtime/test_noise.py
 tests/runtime/test_orphans.py
@@ -203,6 +206,7 @@ tests/test_doctor.py
 tests/test_environment.py
 tests/test_foreign_start.py
 tests/test_lacking.py
+tests/test_machine.py
 tests/test_paths.py
 tests/test_readme.py
 tests/test_rooms.py

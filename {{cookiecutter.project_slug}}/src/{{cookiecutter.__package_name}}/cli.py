@@ -176,7 +176,7 @@ def layouts(argv: list[str]) -> int:
     quiet_unless(settings.verbose)
     with explained():
         from .proof.layouts import prove
-    result = prove(settings)
+    result = prove(replace(settings, loggers="none"))
     largest = {name: result[f"max_{name}_diff"] for name in ("loss", "grad_norm", "weight")}
     figures = ", ".join(f"{name} {'unknown' if value is None else f'{value:.1e}'}" for name, value in largest.items())
     say(f"\n{len(result['layouts'])} layouts; largest differences: {figures}; wrote {LAYOUTS_FILE}")
@@ -189,11 +189,13 @@ def layouts(argv: list[str]) -> int:
 
 def doctor(argv: list[str]) -> int:
     """Check versions and devices, and say what will run here."""
-    argparse.ArgumentParser(prog=f"{PROG} doctor", description=_first_line(doctor)).parse_args(argv)
+    parser = argparse.ArgumentParser(prog=f"{PROG} doctor", description=_first_line(doctor))
+    parser.add_argument("--run_dir", type=as_path, metavar="DIR", default="runs", help="where runs are to lie")
+    runs = parser.parse_args(argv).run_dir
     from .doctor import diagnose
 
     try:
-        code = diagnose()
+        code = diagnose(runs)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # whoever read, `head` perhaps, has seen enough; nobody takes what is left

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,7 @@ _WANDB = {
 _WANDB_STEP = "trainer/global_step"
 """Lightning's name for the step there"""
 _MLFLOW = {
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # else seven, for many minutes, in which the training waits
@@ -64,7 +66,7 @@ def open_loggers(names: tuple[str, ...], run: Path, settings: Mapping[str, Any],
     return loggers
 
 
-def log_to_run(names: tuple[str, ...], run: Path, figures: Mapping[str, float], step: int) -> None:
+def log_to_run(names: tuple[str, ...], run: Path, figures: dict[str, float], step: int) -> None:
     """Add figures of a run to what it logged to, where it is known there; for the first rank only."""
     for name in [name for name in names if name in _ids(run)]:
         if logger := _open(name, run):
@@ -75,13 +77,19 @@ def log_to_run(names: tuple[str, ...], run: Path, figures: Mapping[str, float], 
 class Guarded(Logger):
     """A logger that is given up, once and in one line, when it fails."""
 
-    def __init__(self, tool: str, logger: Any) -> None:
-        """Guard Lightning's logger for a tool."""
+    def __init__(self, tool: str, logger: Logger, close: Callable[[bool], None]) -> None:
+        """Guard a tool's logger.
+
+        Args:
+            tool: its name.
+            logger: Lightning's.
+            close: lets go of the tool, and is told whether all went well.
+        """
         super().__init__()
-        self.tool, self.logger = tool, logger
+        self.tool, self.logger, self.close = tool, logger, close
         self.is_open = True
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Hand over figures; `step` counts finished optimizer steps."""
         self._try(self.logger.log_metrics, metrics, step)
 
@@ -90,19 +98,21 @@ class Guarded(Logger):
         self._try(self.logger.log_hyperparams, params)
 
     def finalize(self, status: str) -> None:
-        """Say how the training ended, and let go."""
+        """Say how it ended, and let go."""
         self._try(self.logger.finalize, status)
-        if self.tool == "wandb":
-            self._try(self.logger.experiment.finish, int(status != "success"))
+        self._try(self.close, status == "success")
         self.is_open = False
 
-    def _try(self, action: Any, *arguments: Any) -> None:
-        if self.is_open:
-            try:
-                action(*arguments)
-            except Exception as error:
-                self.is_open = False
-                tell(f"warning: {self.tool} takes no more figures ({_reason(error)}); metrics.csv has all of them")
+    def _try(self, action: Callable[..., Any], *arguments: Any) -> None:
+        if not self.is_open:
+            return
+        try:
+            action(*arguments)
+        except Exception as error:
+            self.is_open = False
+            tell(f"warning: {self.tool} takes no more figures ({_reason(error)}); metrics.csv has all of them")
+            with suppress(Exception):
+                self.close(False)
 
     @property
     def name(self) -> str:
@@ -127,16 +137,15 @@ def _open(name: str, run: Path) -> Guarded | None:
         return None
     with write_whole(run / LOGGERS_FILE) as file:
         json.dump({**ids, name: number}, file)
-    return Guarded(name, logger)
+    return logger
 
 
-def _open_wandb(run: Path, known: str | None) -> tuple[Logger, str]:
+def _open_wandb(run: Path, known: str | None) -> tuple[Guarded, str]:
     import wandb
 
     for variable, value in {**_WANDB, "WANDB_CACHE_DIR": str(run.resolve() / "wandb" / "cache")}.items():
         os.environ.setdefault(variable, value)
-    run.joinpath("wandb").mkdir(parents=True, exist_ok=True)  # else it takes the folder for temporary files
-    said = os.environ.get
+    said, hooks = os.environ.get, (sys.excepthook, sys.exit)
     begin = partial(
         wandb.init,
         dir=run,
@@ -152,25 +161,37 @@ def _open_wandb(run: Path, known: str | None) -> tuple[Logger, str]:
     except wandb.errors.CommError as error:
         tell(f"warning: wandb cannot be reached ({_reason(error)}): `wandb sync` can send what is in {run}/wandb")
         begun = begin(mode="offline")
+    finally:
+        sys.excepthook, sys.exit = hooks  # else it prints tracebacks too
     begun.define_metric(_WANDB_STEP)
     begun.define_metric("*", step_metric=_WANDB_STEP, step_sync=True)
-    return WandbLogger(experiment=begun), str(begun.id)
+    return Guarded("wandb", WandbLogger(experiment=begun), _close_wandb), str(begun.id)
 
 
-def _open_mlflow(run: Path, known: str | None) -> tuple[Logger, str]:
+def _close_wandb(is_well: bool) -> None:
+    import wandb
+
+    try:
+        wandb.finish(int(not is_well))
+    finally:
+        wandb.teardown()  # else a process of it that has died ends this one in a traceback
+
+
+def _open_mlflow(run: Path, known: str | None) -> tuple[Guarded, str]:
     for variable, value in _MLFLOW.items():
         os.environ.setdefault(variable, value)
-    here, server = run.resolve() / "mlflow", os.environ.get("MLFLOW_TRACKING_URI")
+    here, said = run.resolve() / "mlflow", os.environ.get
+    server = said("MLFLOW_TRACKING_URI")
     if not server:
         here.mkdir(parents=True, exist_ok=True)
     logger = MLFlowLogger(
-        experiment_name=os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT),
-        run_name=os.environ.get("MLFLOW_RUN_NAME", run.resolve().name),
+        experiment_name=said("MLFLOW_EXPERIMENT_NAME", PROJECT),
+        run_name=said("MLFLOW_RUN_NAME", run.resolve().name),
         tracking_uri=server or f"sqlite:///{here}/mlflow.db",
         artifact_location=None if server else str(here / "artifacts"),
-        run_id=known or os.environ.get("MLFLOW_RUN_ID"),
+        run_id=known or said("MLFLOW_RUN_ID"),
     )
-    return logger, str(logger.run_id)
+    return Guarded("mlflow", logger, lambda is_well: None), str(logger.run_id)
 
 
 _OPEN = {"wandb": _open_wandb, "mlflow": _open_mlflow}

@@ -36,7 +36,6 @@ class RunRecorder(pl.Callback):
 
         Lightning opens the files of loggers that it has from the beginning before a start that can still fail.
         """
-        self.started = time.monotonic()
         if trainer.global_step == 0 and (start := self.settings.foreign_start or self.settings.from_run):
             weights = "weights in" if self.settings.foreign_start else "best weights of"
             loaded = _loaded_heads(trainer)
@@ -49,6 +48,7 @@ class RunRecorder(pl.Callback):
                 if isinstance(logger, CsvLog):
                     logger.cut(trainer.global_step)
         trainer.loggers = [*trainer.loggers, *loggers]
+        self.started = time.monotonic()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the time."""
