@@ -7,11 +7,11 @@ import sys
 import pytest
 from conftest import ENVIRONMENT, PACKAGE, TINY, run
 
+from {{cookiecutter.__package_name}} import status
 from {{cookiecutter.__package_name}}.cli import PROG
 from {{cookiecutter.__package_name}}.contracts import names
 from {{cookiecutter.__package_name}}.runtime.lock import LOCK_FILE, fcntl
 from {{cookiecutter.__package_name}}.runtime.seal import SEAL, UNFINISHED
-from {{cookiecutter.__package_name}}.status import _duration
 
 STEPS = TINY.training.max_steps
 TRAINS = f"""
@@ -135,6 +135,15 @@ def test_a_folder_that_is_no_run_is_told_in_one_line(refused, folder, tmp_path):
         assert "settings.yaml cannot be used (" in refused("status", folder)
 
 
+def test_a_file_system_without_locks_is_told(said, folder, monkeypatch):
+    def refuse(run):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(status, "holder", refuse)
+    told = "running, or died: locks cannot be asked for here (Operation not supported); see another process"
+    assert said()[""] == told
+
+
 def test_a_run_that_is_starting_has_no_settings_yet(said, folder, trainer):
     (folder / names.SETTINGS_FILE).unlink()
     assert said()[""] == f"{(folder / LOCK_FILE).read_text()} is starting; nothing has been trained yet"
@@ -156,4 +165,4 @@ def test_it_answers_without_torch(folder):
     ("seconds", "words"), [(0.2, "0 s"), (61, "1 min 1 s"), (7_190, "1 h 59 min"), (200_000, "2 d 7 h")]
 )
 def test_times_have_their_two_largest_units(seconds, words):
-    assert _duration(seconds) == words
+    assert status._duration(seconds) == words

@@ -57,6 +57,7 @@ def _without_settings(run: Path) -> str:
 
 
 def _lines(run: Path) -> Iterator[str]:
+    lives, died = _state(run)  # asked first: what has ended by now writes no more
     command, settings = _settings(run / names.SETTINGS_FILE)
     training = mapping(settings["training"])
     _, rows = read_metrics(run / names.METRICS_FILE)
@@ -64,8 +65,8 @@ def _lines(run: Path) -> Iterator[str]:
     whole = [path for path, state in checkpoints.items() if state == WHOLE]
     steps, saved = int(training["max_steps"]), max(map(step_of, whole), default=0)
     step = int(rows[-1][names.STEP]) if rows else saved
-    state, is_alive = _state(run, "finished" if saved >= steps else f"stopped after step {saved:,}")
-    yield f"{run}: {state}"
+    ended = "finished" if saved >= steps else died or f"stopped after step {saved:,}"
+    yield f"{run}: {lives or ended}"
     if command:
         yield _line("command", command)
     logged = f"logged {_duration(_age(run / names.METRICS_FILE))} ago" if rows else "nothing is logged yet"
@@ -75,12 +76,12 @@ def _lines(run: Path) -> Iterator[str]:
         kinds = [name.removesuffix(names.PER_SECOND) for name in rows[-1] if name.endswith(names.PER_SECOND)]
         rates = (f"{_speed(rows, kind + names.PER_SECOND):,.1f} {kind.replace('_', ' ')}/s" for kind in kinds)
         yield _line("speed", "  ".join((f"{pace:,.1f} steps/s", *rates)))
-    if is_alive and step < steps and (pace := _pace_with_pauses(run, rows, whole) or pace):
+    if lives and step < steps and (pace := _pace_with_pauses(run, rows, whole) or pace):
         yield _line("to go", f"about {_duration((steps - step) / pace)}")
     yield from _figures(run, rows)
     for path, found in checkpoints.items():
         yield _line("checkpoint", f"{path.name}  {found}")
-    if not is_alive and saved < steps:
+    if not lives and saved < steps:
         word = "finetune" if settings.get(names.FROM_RUN) else "pretrain"
         yield f"Go on with {to_paste(word, '--run_dir', run, '--resume', 'true')}"
 
@@ -99,20 +100,15 @@ def _settings(path: Path) -> tuple[str, dict[str, Any]]:
     return first.removeprefix("# ") if first.startswith("# ") else "", settings
 
 
-def _state(run: Path, ended: str) -> tuple[str, bool]:
-    """Say whether somebody trains in the folder, or else how that ended; and tell whether it may go on."""
-    left = (run / LOCK_FILE).exists()
+def _state(run: Path) -> tuple[str, str]:
+    """Say who trains in the folder, and else, if the last one left its lock there, that it died."""
     try:
         who = holder(run)
     except OSError as error:
-        if left:
-            return f"running, or died: locks cannot be asked for here ({error.strerror}); see {named(run)}", True
-        return ended, False
+        return f"running, or died: locks cannot be asked for here ({error.strerror}); see {named(run)}", ""
     if who:
-        return f"running, {who}", True
-    if left and ended != "finished":
-        return f"died; its lock was left by {named(run)}", False
-    return ended, False
+        return f"running, {who}", ""
+    return "", f"died; its lock was left by {named(run)}" if (run / LOCK_FILE).exists() else ""
 
 
 def _checkpoints(folder: Path) -> Iterator[tuple[Path, str]]:

@@ -34,6 +34,8 @@ from ..training.train import with_best_weights
 def evaluate(settings: Settings) -> dict[str, Any]:
     """Score a run's best checkpoint on the whole test set; write evaluation.json and outputs.npz into the run.
 
+    What the run was logged to is given the test figures.
+
     Returns:
         What evaluation.json holds: test_<name> of each figure of the loss and of each of the config's `scores`, the
         number of items, how many values each mean is over, the step of the checkpoint if the weights are those of one,
