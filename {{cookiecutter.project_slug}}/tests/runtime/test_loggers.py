@@ -125,7 +125,7 @@ def test_only_the_first_rank_talks_to_servers(alone, wandb, monkeypatch):
     assert loggers.open_loggers(("wandb", "mlflow"), alone, {}, 0) == [] and not wandb.asked
 
 
-def test_the_figures_of_an_evaluation_go_only_where_the_run_is_known(alone, wandb, monkeypatch):
+def test_the_figures_of_an_evaluation_go_only_where_the_run_is_known(alone, wandb, monkeypatch, capsys):
     given = []
     monkeypatch.setattr(Recorded, "log_metrics", lambda self, *arguments: given.append(arguments))
     loggers.log_to_run(("tensorboard", "wandb"), alone, {"test_loss": 0.5}, 20)
@@ -133,6 +133,11 @@ def test_the_figures_of_an_evaluation_go_only_where_the_run_is_known(alone, wand
     loggers.open_loggers(("wandb",), alone, {}, 0)
     loggers.log_to_run(("tensorboard", "wandb"), alone, {"test_loss": 0.5}, 20)
     assert given == [({"test_loss": 0.5}, 20)] and wandb.closed == [0, "ended"]
+    wandb.answers.append(wandb.errors.UsageError("No API key configured."))  # on another machine
+    loggers.log_to_run(("wandb",), alone, {"test_loss": 0.5}, 20)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    loggers.log_to_run(("wandb",), alone, {"test_loss": 0.5}, 20)
+    assert capsys.readouterr().err.count("warning: wandb is not given the test figures (") == 2 and len(given) == 1
 
 
 def test_mlflow_keeps_a_database_in_the_run_unless_a_server_is_named(alone, monkeypatch):

@@ -69,7 +69,12 @@ def open_loggers(names: tuple[str, ...], run: Path, settings: Mapping[str, Any],
 def log_to_run(names: tuple[str, ...], run: Path, figures: dict[str, float], step: int) -> None:
     """Add figures of a run to what it logged to, where it is known there; for the first rank only."""
     for name in [name for name in names if name in _ids(run)]:
-        if logger := _open(name, run):
+        try:
+            logger = _open(name, run)
+        except (ImportError, UserError) as error:  # perhaps on another machine than that of the training
+            tell(f"warning: {name} is not given the test figures ({_reason(error)})")
+            continue
+        if logger:
             logger.log_metrics(figures, step)
             logger.finalize("success")
 
