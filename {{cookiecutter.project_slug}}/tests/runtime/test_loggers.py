@@ -142,9 +142,9 @@ def test_the_figures_of_an_evaluation_go_only_where_the_run_is_known(alone, wand
 
 def test_mlflow_keeps_a_database_in_the_run_unless_a_server_is_named(alone, monkeypatch):
     monkeypatch.setattr(loggers, "MLFlowLogger", Recorded)
-    for step in (0, 10):
-        [logger] = loggers.open_loggers(("mlflow",), alone, {"seed": 1}, step)
-        assert bool(logger.logger.calls) is (step == 0)  # a setting that has changed would be refused
+    for is_first in (True, False):
+        [logger] = loggers.open_loggers(("mlflow",), alone, {"seed": 1}, 10)
+        assert bool(logger.logger.calls) is is_first  # later a setting that has changed would be refused
     given = logger.logger.given
     assert given["tracking_uri"] == f"sqlite:///{alone}/mlflow/mlflow.db" and given["run_id"] == "its-own"
     assert given["artifact_location"] == f"{alone}/mlflow/artifacts"

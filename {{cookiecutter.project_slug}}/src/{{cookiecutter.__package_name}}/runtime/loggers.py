@@ -56,11 +56,12 @@ def open_loggers(names: tuple[str, ...], run: Path, settings: Mapping[str, Any],
         UserError: one of them refuses, and no server is to blame.
     """
     loggers: list[Logger] = []
+    known = _ids(run)
     if "tensorboard" in names:
         loggers.append(TensorBoardLogger(run, name=TENSORBOARD_FOLDER, version="", purge_step=step + 1))
     for name in [name for name in names if name in _OPEN and torch.distributed.get_rank() == 0]:
         if logger := _open(name, run):
-            if name != "mlflow" or not step:  # which refuses others than it has
+            if name != "mlflow" or name not in known:  # it refuses settings that have changed
                 logger.log_hyperparams(settings)
             loggers.append(logger)
     return loggers
