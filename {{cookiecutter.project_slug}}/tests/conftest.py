@@ -254,7 +254,7 @@ def megatron() -> Iterator[None]:
 
     from {{cookiecutter.__package_name}}.runtime.backend import prepared
 
-    with prepared("cpu", 1):
+    with prepared("cpu"):
         torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
         parallel_state.initialize_model_parallel()
         tensor_parallel.model_parallel_cuda_manual_seed(1)

@@ -42,7 +42,6 @@ def main(argv: list[str] | None = None) -> int:
         0; 2 for a mistake of the user's, which is one line on stderr; 1 for a check that found something; STOPPED or
         INTERRUPTED after a signal.
     """
-    launch.is_command = argv is None
     command, arguments = _split(sys.argv[1:] if argv is None else argv)
     try:
         return COMMANDS[command](arguments)
@@ -225,8 +224,9 @@ def _train(command: str, argv: list[str], defaults: Settings) -> int:
         taken = {name: value for name, value in settings.from_start().items() if name in model.FROM_START}
         settings = _parse(command, argv, replace(defaults, **taken))
     check_loggers(_checked(settings))
-    check_unlocked(Path(settings.run_dir))
-    holds_run(settings)  # which raises, before the imports, what would be raised after them
+    if launch.launcher() == "nobody":  # else the ranks look when they have met
+        check_unlocked(Path(settings.run_dir))
+        holds_run(settings)  # which raises, before the imports, what would be raised after them
     result = import_room("training.train", settings).train(settings)
     if result.has_stopped:
         resume = to_paste(command, "--run_dir", result.run_dir, "--resume", "true")

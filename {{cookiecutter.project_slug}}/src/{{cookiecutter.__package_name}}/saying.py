@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import socket
 import sys
 from typing import Any
 
-from .runtime.launch import is_first_rank
+from .runtime.launch import is_first_of_machine, is_first_rank, nodes
 
 PROG = (__package__ or "").replace("_", "-")
 
@@ -30,6 +32,7 @@ def say(line: str) -> None:
 
 
 def complain(line: str) -> None:
-    """Print an error in one line."""
-    if is_first_rank():
-        print(f"{PROG}: error: {line}", file=sys.stderr)
+    """Print an error in one line, on each machine of a run once."""
+    if is_first_of_machine():
+        where = f" on {socket.gethostname()}" if nodes() > 1 or "NODE_RANK" in os.environ else ""
+        print(f"{PROG}: error{where}: {line}", file=sys.stderr)

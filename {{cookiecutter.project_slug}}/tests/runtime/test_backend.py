@@ -27,7 +27,7 @@ def test_missing_gpu_is_the_users_to_mend(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with (
         pytest.raises(UserError, match="--accelerator gpu: PyTorch sees no GPU on this machine"),
-        backend.prepared("gpu", 1),
+        backend.prepared("gpu"),
     ):
         pytest.fail("nothing may run")
 
@@ -35,7 +35,7 @@ def test_missing_gpu_is_the_users_to_mend(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_run_leaves_no_port_that_other_processes_would_inherit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.delenv("MASTER_PORT", raising=False)
-    with backend.prepared("cpu", 1):
+    with backend.prepared("cpu"):
         os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = "elsewhere", "1"
     assert (os.environ["MASTER_ADDR"], os.environ.get("MASTER_PORT")) == ("127.0.0.1", None)
 
@@ -44,7 +44,7 @@ def test_runs_send_no_telemetry() -> None:
     from nemo.lightning.callback_group import CallbackGroup
 
     CallbackGroup.get_instance().register(object())
-    with backend.prepared("cpu", 1):
+    with backend.prepared("cpu"):
         assert not CallbackGroup.get_instance().callbacks
 
 
@@ -56,7 +56,7 @@ def test_a_rank_that_fails_leaves_without_waiting_for_the_others(fails: bool, mo
     for name, module in ways.items():
         way = getattr(module, name)
         monkeypatch.setattr(module, name, lambda name=name, way=way: (left.append(name), way()))
-    with pytest.raises(UserError) if fails else contextlib.nullcontext(), backend.prepared("cpu", 1):
+    with pytest.raises(UserError) if fails else contextlib.nullcontext(), backend.prepared("cpu"):
         torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
         if fails:
             raise UserError("no such luck")

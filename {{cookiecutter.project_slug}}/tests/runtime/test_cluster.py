@@ -53,6 +53,19 @@ def test_lightning_is_told_who_started_the_process(who: str, kind: type, monkeyp
     assert not SLURMEnvironment.detect()
 
 
+@pytest.mark.parametrize(("machines", "address"), [("node[12-13]", "node12"), ("node12", "127.0.0.1")])
+def test_rank_0_is_on_the_first_machine_of_the_step(
+    machines: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "launcher", lambda: "srun")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    step = {"STEP_NUM_NODES": str(machines.count("-") + 1), "NTASKS": "2", "NODELIST": "node[1-20]"}
+    for name, value in {**step, "STEP_NODELIST": machines}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert cluster.environment().main_address == address
+    monkeypatch.delenv("MASTER_ADDR")
+
+
 @pytest.mark.slow
 def test_a_script_trains_in_two_processes_again_and_again(command: Callable, tmp_path: Path) -> None:
     (script := tmp_path / "train.py").write_text(TRAINS.format(package=PACKAGE))

@@ -20,7 +20,7 @@ from {{cookiecutter.__package_name}}.runtime import launch
 LAUNCHES = """
 import os, pathlib, sys, time
 from {package}.runtime import launch
-launch.is_command, launch._GRACE = True, 0.1
+launch._GRACE = 0.1
 launch.start_ranks(3)
 names = ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS")
 words = [*(os.environ[name] for name in names), str("torch" in sys.modules)]
@@ -113,19 +113,18 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         ({"PMI_RANK": "0"}, "another", 0),
     ],
 )
-@pytest.mark.parametrize("is_command", [True, False])
-def test_only_a_command_that_nothing_else_launched_starts_ranks(
-    given: dict, who: str, starts: int, is_command: bool, environment: dict, monkeypatch: pytest.MonkeyPatch
+def test_only_what_nothing_else_launched_starts_ranks(
+    given: dict, who: str, starts: int, environment: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environment.update(given)
-    monkeypatch.setattr(launch, "is_command", is_command)
     monkeypatch.setattr(launch, "check", lambda devices, num_nodes: None)
     monkeypatch.setattr(launch, "_end_with", lambda ranks: None)
     started: list[str] = []
     monkeypatch.setattr(subprocess, "Popen", lambda words, env, **kwargs: started.append(env["LOCAL_RANK"]))
     assert launch.launcher() == who
-    launch.start_ranks(3)
-    assert started == ["1", "2"][: starts if is_command else 0]
+    assert launch.start_ranks(3) is bool(starts)
+    assert started == ["1", "2"][:starts]
+    assert not launch.start_ranks(3)  # not again, whatever this process does next
 
 
 @pytest.mark.parametrize(
@@ -156,24 +155,29 @@ def test_what_started_the_process_is_held_against_the_layout(
     given: dict, devices: int, num_nodes: int, told: str | None, environment: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environment.update(given)
-    monkeypatch.setattr(launch, "is_command", True)
+    monkeypatch.setattr(launch, "_check_script", lambda devices: None)
     with contextlib.nullcontext() if told is None else pytest.raises(UserError, match=re.escape(told)):
         launch.check(devices, num_nodes)
 
 
 @pytest.mark.parametrize(
-    ("given", "speaks"),
+    ("given", "speaks", "complains"),
     [
-        ({}, True),
-        (TORCHRUN, True),
-        (TORCHRUN | {"RANK": "3"}, False),
-        (SRUN, True),
-        (SRUN | {"SLURM_PROCID": "1"}, False),
+        ({}, True, True),
+        (TORCHRUN, True, True),
+        (TORCHRUN | {"RANK": "3", "LOCAL_RANK": "1"}, False, False),
+        (TORCHRUN | {"RANK": "2", "WORLD_SIZE": "4"}, False, True),
+        ({"NODE_RANK": "1", "LOCAL_RANK": "0"}, False, True),
+        (SRUN, True, True),
+        (SRUN | {"SLURM_PROCID": "1", "SLURM_LOCALID": "1"}, False, False),
+        (SRUN | {"SLURM_PROCID": "1", "SLURM_LOCALID": "0", "SLURM_STEP_NUM_NODES": "2"}, False, True),
     ],
 )
-def test_one_rank_speaks_for_all(given: dict[str, str], speaks: bool, environment: dict) -> None:
+def test_one_rank_speaks_for_all_and_one_of_each_machine_complains(
+    given: dict[str, str], speaks: bool, complains: bool, environment: dict
+) -> None:
     environment.update(given)
-    assert launch.is_first_rank() is speaks
+    assert (launch.is_first_rank(), launch.is_first_of_machine()) == (speaks, complains)
 
 
 def test_a_port_that_was_left_in_the_environment_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:

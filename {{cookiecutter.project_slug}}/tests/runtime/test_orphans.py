@@ -46,5 +46,5 @@ def test_only_ranks_that_were_started_die_with_their_parent(
     asked: list[str] = []
     monkeypatch.setenv("LOCAL_RANK", rank)
     monkeypatch.setattr(orphans, "die_with_the_parent", lambda: asked.append(rank))
-    with backend.prepared("cpu", 1):
+    with backend.prepared("cpu"):
         assert bool(asked) == dies

@@ -115,6 +115,8 @@ class ParallelSettings(Group):
     """virtual pipeline: parts of each stage, worked on in turns, so that stages wait less (needs pipeline > 1)"""
     sequence: bool = False
     """sequence parallel: also split the activations between tensor parallel regions (needs tensor > 1)"""
+    timeout_minutes: float = 5.0
+    """how long processes wait for each other, at the start and in every step, before the run ends"""
 
 
 @dataclass(frozen=True)

@@ -117,8 +117,10 @@ def number_checks(settings: Any) -> list[tuple[bool, str]]:
         "--training.log_every_n_steps": training.log_every_n_steps,
         "--seed": settings.seed,
     }
+    minutes = settings.parallel.timeout_minutes
     return [
         *((value < 1, f"{name} {value} must be at least 1") for name, value in at_least_one.items()),
+        (not 0 < minutes < 1e6, f"--parallel.timeout_minutes {minutes} must be above 0, and below a million"),
         (
             not 0 <= training.min_lr <= training.lr or training.lr == 0,
             f"--training.lr {training.lr} must be above 0 and not below --training.min_lr {training.min_lr}",

@@ -161,7 +161,7 @@ def _check_room(folder: Path, files: tuple[str, ...]) -> None:
 def _network(settings: Settings, checkpoint: Path | None) -> Iterator[PipelineStage]:
     """Build the whole network in this process, in evaluation mode, with the weights of a checkpoint or foreign ones."""
     alone = replace(settings, accelerator="cpu", parallel=ParallelSettings())
-    with prepared(alone.accelerator, alone.parallel.devices) as accelerator:
+    with prepared(alone.accelerator, alone.parallel) as accelerator:
         module = make_module(alone, checkpoint, same_network=True)
         strategy = make_trainer(alone, accelerator).strategy
         strategy.connect(module)  # gives the config its dtype

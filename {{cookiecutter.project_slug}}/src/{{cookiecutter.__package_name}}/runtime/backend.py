@@ -14,6 +14,7 @@ from nemo.lightning.callback_group import CallbackGroup
 from torch.distributed import distributed_c10d
 
 from ..contracts.errors import UserError
+from ..contracts.settings import ParallelSettings
 from . import (
     buckets,
     clipping,
@@ -22,34 +23,40 @@ from . import (
     cuda_graph,
     failures,
     fused_adam,
+    heartbeat,
     launch,
     lone_rank,
+    meeting,
+    network,
     orphans,
     weak_hooks,
     writer,
 )
 
+_PLACES = ("MASTER_ADDR", "MASTER_PORT", "GLOO_SOCKET_IFNAME", "TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC")
+ALONE = ParallelSettings()
+
 
 @contextmanager
 def prepared(
-    accelerator: Literal["auto", "cpu", "gpu"], devices: int, num_nodes: int = 1
+    accelerator: Literal["auto", "cpu", "gpu"], layout: ParallelSettings = ALONE
 ) -> Iterator[Literal["cpu", "gpu"]]:
     """Make this process ready to train or predict, and leave it ready for another run.
 
     Args:
         accelerator: "auto", "cpu" or "gpu".
-        devices: processes on this machine.
-        num_nodes: machines.
+        layout: the processes of the run; the others are started, if nobody has, and met.
 
     Yields:
         "cpu" or "gpu".
 
     Raises:
-        UserError: more GPUs are asked for than there are, or what started this process does not fit the layout; and
-            what the run raises, once for all ranks.
+        UserError: more GPUs are asked for than there are, what started this process does not fit the layout, or other
+            ranks did not come; and what the run raises, once for all ranks.
     """
-    chosen = choose(accelerator, devices)
-    launch.check(devices, num_nodes)
+    chosen = choose(accelerator, layout.devices)
+    if launch.start_ranks(layout.devices, layout.num_nodes):
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # as theirs, who read it before they imported torch
     if os.environ.get("LOCAL_RANK", "0") != "0":  # a rank that another process started
         orphans.die_with_the_parent()
     if chosen == "cpu":
@@ -62,10 +69,10 @@ def prepared(
     lone_rank.skip_collectives_with_oneself()
     writer.write_in_this_process()
     weak_hooks.use_weak_hooks()
-    hook, meeting = sys.excepthook, {name: os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT")}
+    hook, places = sys.excepthook, {name: os.environ.get(name) for name in _PLACES}
     gc.freeze()  # what has been imported is no garbage: Megatron looks for some in every save
     try:
-        with failures.told_once():
+        with _met(layout), failures.told_once():
             yield chosen
     except BaseException:
         _forget_the_run(distributed_c10d._abort_process_group)  # without waiting for the other ranks
@@ -74,11 +81,29 @@ def prepared(
         _forget_the_run(torch.distributed.destroy_process_group)
     finally:
         gc.unfreeze()
-        for name, value in meeting.items():  # Lightning leaves its own there, and other processes would inherit them
+        for name, value in places.items():  # Lightning leaves its own there, and other processes would inherit them
             os.environ.pop(name, None)
             os.environ.update({name: value} if value is not None else {})
-        if devices * num_nodes == 1:
+        if layout.devices * layout.num_nodes == 1:
             sys.excepthook = hook  # torch's writes "[rank0]: " before every line
+
+
+@contextmanager
+def _met(layout: ParallelSettings) -> Iterator[None]:
+    """Meet the other ranks of a run, and hear of them until it ends."""
+    size = layout.devices * layout.num_nodes
+    if size == 1:
+        yield
+        return
+    environment = cluster.environment()
+    rank = cluster.rank_in(environment, layout.devices)
+    met = meeting.meet(environment, rank, size, layout.devices, layout.timeout_minutes)
+    network.choose_interface(met)
+    try:
+        with heartbeat.heard(met):
+            yield
+    finally:
+        meeting.leave()
 
 
 def choose(accelerator: Literal["auto", "cpu", "gpu"], devices: int) -> Literal["cpu", "gpu"]:

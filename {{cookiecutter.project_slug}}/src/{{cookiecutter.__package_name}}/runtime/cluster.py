@@ -1,9 +1,8 @@
-"""Tells Lightning, instead of letting it guess, who started this process; and lets ranks meet anew in each run."""
+"""Tells Lightning, instead of letting it guess, who started this process."""
 
 from __future__ import annotations
 
 import os
-from datetime import timedelta
 
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
@@ -11,14 +10,8 @@ from lightning.fabric.plugins.environments.lsf import LSFEnvironment
 from lightning.fabric.plugins.environments.mpi import MPIEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from torch.distributed.distributed_c10d import PrefixStore, Store
-from torch.distributed.rendezvous import rendezvous
 
 from . import launch
-
-_WAITS = timedelta(minutes=30)  # torch's own
-_store: Store | None = None
-_runs = 0
 
 
 def leave_slurm_to_us() -> None:
@@ -38,21 +31,16 @@ def environment() -> ClusterEnvironment:
         return TorchElasticEnvironment()
     if who == "srun":
         os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(launch.tasks_of_a_node()))  # it insists
+        nodes = os.environ.get("SLURM_STEP_NODELIST", "127.0.0.1")  # it takes the job's, which a step may not be on
+        first = "127.0.0.1" if launch.nodes() == 1 else SLURMEnvironment.resolve_root_node_address(nodes)
+        os.environ.setdefault("MASTER_ADDR", first)
         return SLURMEnvironment(auto_requeue=False)
     found = (kind() for kind in (LSFEnvironment, MPIEnvironment) if kind.detect())
     return next(found, LightningEnvironment())
 
 
-def meeting_place(environment: ClusterEnvironment) -> Store:
-    """Return the store in which the ranks of a run find each other.
-
-    It stays for as long as the process, for torch's own may still hold the addresses of an earlier run: ranks that
-    read those wait for ever. All ranks must make the same runs.
-    """
-    global _store, _runs
-    if _store is None:
-        os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = environment.main_address, str(environment.main_port)
-        rank, size = environment.global_rank(), environment.world_size()
-        _store, _, _ = next(rendezvous("env://", rank, size, timeout=_WAITS))
-    _runs += 1
-    return PrefixStore(f"run {_runs}", _store)
+def rank_in(environment: ClusterEnvironment, devices: int) -> int:
+    """Return the rank of this process; `devices` is the number of processes on each machine."""
+    if isinstance(environment, LightningEnvironment):  # it learns that later
+        return environment.node_rank() * devices + environment.local_rank()
+    return environment.global_rank()

@@ -15,12 +15,13 @@ from contextlib import contextmanager
 
 import torch
 from lightning.pytorch.utilities import rank_zero_only
-from torch.distributed.distributed_c10d import _get_default_store
 
 from ..contracts.errors import ToldError, UserError
+from . import meeting
 from .launch import VERDICT
 
-_REASON = "why the run ends"
+_TIMED_OUT = "Timed out waiting"
+"""words of gloo; NCCL's watchdog ends the process"""
 
 
 @rank_zero_only
@@ -39,25 +40,38 @@ def told_once() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+        if meeting.current is None:
             raise
-        reason = _told(error)
+        if meeting.current.has_lost:  # and has been told: its watch ends this process
+            time.sleep(600)
+        reason = _told(error, meeting.current)
         if reason is None:
             time.sleep(VERDICT)  # that a rank was killed says more than what its connections do
             raise
         raise ToldError(reason) from error
 
 
-def _told(error: Exception) -> str | None:
+def _told(error: Exception, met: meeting.Meeting) -> str | None:
     """Tell a UserError if no rank has told one; return the reason why the run ends, or None if it is a defect."""
-    store = _get_default_store()
-    own = f"error on rank {torch.distributed.get_rank()}: {error}" if isinstance(error, UserError) else None
+    own = f"error on {met.name(met.rank)}: {error}" if isinstance(error, UserError) else None
     try:
-        if own is None:
-            return store.get(_REASON).decode() if store.check([_REASON]) else None
-        reason = store.compare_set(_REASON, "", own).decode()  # sets it if nobody has
+        if own is None and _TIMED_OUT in str(error):
+            own = _stuck(met)
+        reason = met.failure() if own is None else met.fail(own)
     except torch.distributed.DistError:  # the first rank has ended, and with it the store
-        return own
-    if reason == own:
-        print(own, file=sys.stderr, flush=True)
+        reason = own
+    if reason is not None and (reason == own or met.repeats(reason)):
+        print(reason, file=sys.stderr, flush=True)
     return reason
+
+
+def _stuck(met: meeting.Meeting) -> str:
+    """Say who lives, but did not come to where the others waited for it."""
+    met.store.set(f"waited {met.rank}", "")
+    time.sleep(2 * VERDICT)  # the others waited no longer
+    stuck = [rank for rank in range(met.size) if not met.store.check([f"waited {rank}"])]
+    who = ", ".join(map(met.name, stuck)) or "some rank"
+    return (
+        f"error: {who} did something else for {meeting.in_minutes(met.limit)} while others waited for it in a step; "
+        "`py-spy dump` shows what a process does"
+    )

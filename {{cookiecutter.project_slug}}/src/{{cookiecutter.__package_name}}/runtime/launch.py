@@ -18,9 +18,6 @@ from typing import Literal
 from ..contracts.errors import UserError
 from . import orphans
 
-is_command = False
-"""Whether this process runs one command of the command line and nothing else; only then can it be run again."""
-
 _port = os.environ.get("MASTER_PORT")
 """what was left to this process, until it has been checked; Lightning puts its own there"""
 
@@ -56,6 +53,18 @@ def is_first_rank() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in names)
 
 
+def is_first_of_machine() -> bool:
+    """Tell whether no other process on this machine speaks for this one."""
+    return os.environ.get("SLURM_LOCALID" if launcher() == "srun" else "LOCAL_RANK", "0") == "0"
+
+
+def nodes() -> int:
+    """Return how many machines a launcher started processes on; 1 if none did, or it does not say."""
+    if launcher() == "torchrun":
+        return max(int(os.environ["WORLD_SIZE"]) // int(os.environ["LOCAL_WORLD_SIZE"]), 1)
+    return int(os.environ.get("SLURM_STEP_NUM_NODES", "1")) if launcher() == "srun" else 1
+
+
 def check(devices: int, num_nodes: int) -> None:
     """Hold what started this process, and what it left in the environment, against the layout.
 
@@ -85,13 +94,13 @@ def check(devices: int, num_nodes: int) -> None:
     if _port and who == "nobody" and os.environ.get("NODE_RANK", "0") == "0":
         _check_free(_port)
     _port = None
-    if who == "nobody" and devices > 1 and not is_command:
+    if who == "nobody" and devices > 1:
         _check_script(devices)
 
 
 def tasks_of_a_node() -> int:
     """Return how many tasks of a step srun started on each machine."""
-    return max(int(os.environ["SLURM_NTASKS"]) // int(os.environ.get("SLURM_STEP_NUM_NODES", "1")), 1)
+    return max(int(os.environ["SLURM_NTASKS"]) // nodes(), 1)
 
 
 def _check_free(port: str) -> None:
@@ -120,19 +129,20 @@ def _check_script(devices: int) -> None:
         )
 
 
-def start_ranks(devices: int, num_nodes: int = 1) -> None:
-    """Run this command again as ranks 1 to `devices` - 1, and end with the exit code of one that fails.
+def start_ranks(devices: int, num_nodes: int = 1) -> bool:
+    """Run this program again as ranks 1 to `devices` - 1, and end with the exit code of one that fails.
 
-    Starts nothing in a process that a launcher has started, torchrun or Slurm, say, or that is no command.
+    Starts nothing in a process that a launcher has started, torchrun or Slurm, say, or that has started others before.
+
+    Returns:
+        whether it started any.
 
     Raises:
         UserError: see `check`.
     """
-    if not is_command:
-        return
     check(devices, num_nodes)
     if devices == 1 or launcher() != "nobody":
-        return
+        return False
     given = {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(_free_port()),
@@ -142,12 +152,13 @@ def start_ranks(devices: int, num_nodes: int = 1) -> None:
         os.environ.setdefault(name, value)
     ranks = [
         subprocess.Popen(
-            _this_command(), env={**os.environ, "LOCAL_RANK": str(rank)}, preexec_fn=orphans.die_with_the_parent
+            _this_program(), env={**os.environ, "LOCAL_RANK": str(rank)}, preexec_fn=orphans.die_with_the_parent
         )
         for rank in range(1, devices)
     ]
     os.environ["LOCAL_RANK"] = "0"
     threading.Thread(target=_end_with, args=(ranks,), daemon=True).start()
+    return True
 
 
 def _free_port() -> int:
@@ -156,7 +167,7 @@ def _free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def _this_command() -> list[str]:
+def _this_program() -> list[str]:
     import __main__
 
     how = ["-m", __main__.__spec__.name] if __main__.__spec__ else [os.path.abspath(sys.argv[0])]

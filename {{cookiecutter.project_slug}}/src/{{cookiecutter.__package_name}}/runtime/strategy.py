@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +18,9 @@ from nemo.lightning.megatron_parallel import CallbackMethods
 from torch import Tensor
 
 from ..contracts.errors import UserError
-from . import cluster, cuda_graph
+from . import cuda_graph, meeting
+
+_INITIALIZE = parallel_state.initialize_model_parallel
 
 
 class Strategy(nl.MegatronStrategy):
@@ -58,8 +62,11 @@ class Strategy(nl.MegatronStrategy):
     def setup_distributed(self) -> None:
         """Also meet anew, and seed every rank with the run's seed: NeMo takes 1234, and on CPU none in some parts."""
         self.set_world_ranks()
-        if self.world_size > 1 and not torch.distributed.is_initialized():
-            self.store = cluster.meeting_place(self.cluster_environment)
+        if (met := meeting.current) and not torch.distributed.is_initialized():
+            self.store = met.store
+            seconds = math.ceil(met.limit * 1.5)  # a rank that is lost is told by its heartbeat first
+            os.environ["TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC"] = str(seconds)  # NeMo's name for it
+            parallel_state.initialize_model_parallel = partial(_INITIALIZE, distributed_timeout_minutes=seconds / 60)
         super().setup_distributed()
         tensor_parallel.model_parallel_cuda_manual_seed(self.seed)
 

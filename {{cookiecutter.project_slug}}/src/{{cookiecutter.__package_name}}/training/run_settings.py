@@ -22,7 +22,6 @@ from ..contracts.names import CHECKPOINTS_FOLDER, SETTINGS_FILE
 from ..contracts.reading import read_whole
 from ..contracts.settings import RunSettings
 from ..model.settings import DataSettings, ModelSettings, Settings
-from ..runtime import launch
 
 _GENERAL = {item.name for item in fields(RunSettings)}
 # What a checkpoint brings along (weights and where they came from, schedule, optimizer groups), or what its position
@@ -42,12 +41,20 @@ _KEPT = (
 
 def save_settings(settings: RunSettings, run: Path) -> None:
     """Write the resolved settings into a run folder, as YAML that `--config` reads, under the command that it was."""
-    words = shlex.join([Settings.__module__.partition(".")[0].replace("_", "-"), *sys.argv[1:]])
     values = {name: value for name, value in asdict(settings).items() if name not in settings.ONLY_PREDICT}
     with write_whole(run / SETTINGS_FILE) as file:
-        if launch.is_command and words.isprintable():
-            file.write(f"# {words}\n")
+        if command := _command():
+            file.write(f"# {command}\n")
         yaml.safe_dump(values, file, sort_keys=False)
+
+
+def _command() -> str:
+    """Return the command line of this process in a line, if it is one of this program, installed or run with -m."""
+    package, program = Settings.__module__.partition(".")[0], Path(sys.argv[0])
+    name = package.replace("_", "-")
+    words = shlex.join([name, *sys.argv[1:]])
+    is_ours = program.name == name or program.parts[-2:] == (package, "__main__.py")
+    return words if is_ours and words.isprintable() else ""
 
 
 def load_settings(run: Path) -> Settings:

@@ -25,6 +25,7 @@ from ..runtime.checkpoint import Checkpoint, ValidationSchedule, best_checkpoint
 from ..runtime.disk import writing
 from ..runtime.failures import tell
 from ..runtime.lock import locked
+from ..runtime.meeting import check_shared, from_first
 from ..runtime.rng import RandomNumbers
 from ..runtime.seal import step_of
 from ..runtime.strategy import Strategy
@@ -64,11 +65,10 @@ def train(settings: Settings) -> TrainingResult:
         UserError: the run, the data or the start weights do not fit these settings; nothing has been written then.
     """
     run = Path(settings.run_dir)
-    with locked(run), signals.kept():
-        checkpoint = _checkpoint_to_resume(settings)
-        layout = settings.parallel
-        with prepared(settings.accelerator, layout.devices, layout.num_nodes) as accelerator, writing(run, GO_ON):
-            return _fit(settings, run, checkpoint, accelerator)
+    with signals.kept(), prepared(settings.accelerator, settings.parallel) as accelerator, locked(run):
+        check_shared(run)
+        with writing(run, GO_ON):
+            return _fit(settings, run, _checkpoint_to_resume(settings), accelerator)
 
 
 def _fit(settings: Settings, run: Path, checkpoint: Path | None, accelerator: Literal["cpu", "gpu"]) -> TrainingResult:
@@ -217,26 +217,30 @@ def best_of(settings: Settings) -> Path | None:
 @contextmanager
 def with_best_weights(settings: Settings) -> Iterator[tuple[nl.Trainer, NetworkModule, DataModule]]:
     """Make what evaluation and prediction run with: the run's best checkpoint, in the layout of `settings`."""
-    best = best_of(settings)
-    with prepared(settings.accelerator, settings.parallel.devices, settings.parallel.num_nodes) as accelerator:
-        module = make_module(settings, best, same_network=True)
+    with prepared(settings.accelerator, settings.parallel) as accelerator:
+        module = make_module(settings, best_of(settings), same_network=True)
         yield make_trainer(settings, accelerator), module, make_data(settings)
 
 
 def _checkpoint_to_resume(settings: Settings) -> Path | None:
-    """Return the checkpoint to go on from; None starts a new run.
+    """Return the checkpoint to go on from, which the first rank finds; None starts a new run.
 
     Raises:
         UserError: the folder holds a run that is finished, of other settings, or not meant to be resumed.
     """
-    run = Path(settings.run_dir)
-    if not holds_run(settings):
-        return None
-    checkpoint = last_checkpoint(run / names.CHECKPOINTS_FOLDER)
-    if checkpoint and step_of(checkpoint) >= settings.training.max_steps:
-        raise UserError(
-            f"{run} has been trained to step {step_of(checkpoint)}: raise --training.max_steps "
-            f"{settings.training.max_steps} above it to go on"
-        )
-    tell(f"going on from {checkpoint.name}" if checkpoint else f"{run} has no checkpoint yet: starting from step 0")
-    return checkpoint
+    folder = Path(settings.run_dir) / names.CHECKPOINTS_FOLDER
+
+    def find() -> str:
+        checkpoint = last_checkpoint(folder) if (held := holds_run(settings)) else None
+        if checkpoint and step_of(checkpoint) >= settings.training.max_steps:
+            raise UserError(
+                f"{settings.run_dir} has been trained to step {step_of(checkpoint)}: raise --training.max_steps "
+                f"{settings.training.max_steps} above it to go on"
+            )
+        if held:
+            none = f"{settings.run_dir} has no checkpoint yet: starting from step 0"
+            tell(f"going on from {checkpoint.name}" if checkpoint else none)
+        return checkpoint.name if checkpoint else ""
+
+    name = from_first("checkpoint to resume", find)
+    return folder / name if name else None

@@ -1,0 +1,82 @@
+"""heartbeat.py: a rank that is not heard of any more ends the run, and is named."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ENVIRONMENT, PACKAGE
+from torch.distributed import PrefixStore, TCPStore
+
+from {{cookiecutter.__package_name}}.runtime import heartbeat, meeting
+
+LIVES = """
+import os, time
+from dataclasses import replace
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from {package}.runtime import heartbeat, meeting
+heartbeat._GRACE = 0.2
+met = meeting.meet(LightningEnvironment(), int(os.environ["LOCAL_RANK"]), 2, 2, minutes=1.0)
+with heartbeat.heard(replace(met, limit=2.0)):
+    print("met", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def ranks():
+    """Two processes that have met."""
+    with socket.socket() as server:
+        server.bind(("", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.getsockname()[1])}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", LIVES.format(package=PACKAGE)],
+            env={**ENVIRONMENT, **place, "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    assert [rank.stdout.readline() for rank in started] == ["met\n", "met\n"]
+    yield started
+    for rank in started:
+        rank.kill()
+        rank.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_rank_that_stands_still_is_named_and_ends_the_others(lost, ranks):
+    os.kill(ranks[lost].pid, signal.SIGSTOP)
+    _, told = ranks[1 - lost].communicate(timeout=120)
+    assert ranks[1 - lost].returncode == heartbeat.LOST
+    assert f"error: rank {lost} not heard of for 0.0333333 minutes (--parallel.timeout_minutes); a training" in told
+
+
+def test_ranks_that_are_heard_are_not_lost():
+    server = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    hearts = [
+        heartbeat._Heart(
+            meeting.Meeting("s", PrefixStore("s", server), rank, ["a", "a"], [], 2, "localhost", server.port, 1.0)
+        )
+        for rank in range(2)
+    ]
+    threads = [heartbeat.threading.Thread(target=heart.beat) for heart in hearts]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 120
+    while any(int(beat or 0) < 30 for heart in hearts for beat in heart.beats.values()):  # three times the limit
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    for heart in hearts:
+        heart.has_ended.set()
+        assert not heart._misses() and heart.reason is None
+    for thread in threads:
+        thread.join()
+    hearts[0].when[1] -= 60
+    assert hearts[0]._misses() and hearts[0].meeting.has_lost == [1]
