@@ -20,7 +20,7 @@ $(error VENV=$(VENV) has a space in it, which make cannot have in the name of a 
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench check test lint lock clean
+.PHONY: help setup demo bench check test scale lint lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,9 @@ check: lint ## lint, bake, input, options: about two minutes
 
 test: lint ## everything: also trains from the wheel and runs the generated project's own tests
 	$(PYTEST)
+
+scale: setup ## two machines and a Slurm cluster, made on this one: root, iproute2; slurm-wlm and munge for Slurm
+	$(PYTEST) -rs tests/test_two_machines.py tests/test_slurm_cluster.py
 
 lint: setup ## ruff on the template's own Python (the generated project is linted by the tests)
 	"$(BIN)/ruff" check benchmarks hooks tests tools

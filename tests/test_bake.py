@@ -22,6 +22,7 @@ ALWAYS = """
 Makefile
 README.md
 docs/leaving-nemo.md
+docs/machines.md
 docs/make-it-yours.md
 docs/runs.md
 docs/sequences.md
@@ -84,6 +85,12 @@ src/<package>/layers/parallel.py
 src/<package>/layers/vocabulary.py
 src/<package>/machine.py
 src/<package>/parsing.py
+src/<package>/planning/__init__.py
+src/<package>/planning/allocations.py
+src/<package>/planning/plan.py
+src/<package>/planning/schedule.py
+src/<package>/planning/stages.py
+src/<package>/planning/words.py
 src/<package>/proof/__init__.py
 src/<package>/proof/differences.py
 src/<package>/proof/layouts.py
@@ -111,6 +118,7 @@ src/<package>/runtime/fused_adam.py
 src/<package>/runtime/gradients.py
 src/<package>/runtime/heartbeat.py
 src/<package>/runtime/launch.py
+src/<package>/runtime/lean.py
 src/<package>/runtime/loader.py
 src/<package>/runtime/lock.py
 src/<package>/runtime/loggers.py
@@ -120,6 +128,7 @@ src/<package>/runtime/network.py
 src/<package>/runtime/noise.py
 src/<package>/runtime/orphans.py
 src/<package>/runtime/placeholders.py
+src/<package>/runtime/rehearsal.py
 src/<package>/runtime/rng.py
 src/<package>/runtime/seal.py
 src/<package>/runtime/signals.py
@@ -158,6 +167,9 @@ tests/layers/test_attention.py
 tests/layers/test_elementwise.py
 tests/layers/test_layers.py
 tests/layers/test_vocabulary.py
+tests/planning/measured.py
+tests/planning/test_plan.py
+tests/planning/test_plan_command.py
 tests/proof/splits.py
 tests/proof/test_differences.py
 tests/proof/test_layouts.py
@@ -192,6 +204,7 @@ tests/runtime/test_fused_adam_canaries.py
 tests/runtime/test_gradients.py
 tests/runtime/test_heartbeat.py
 tests/runtime/test_launch.py
+tests/runtime/test_lean.py
 tests/runtime/test_lock.py
 tests/runtime/test_loggers.py
 tests/runtime/test_lone_rank.py

@@ -35,6 +35,12 @@ def test_every_command_has_its_own_help(command, capsys):
     assert f"usage: {PROG} {command}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", ["finetune", "evaluate", "predict", "report", "export"])
+def test_the_help_lists_the_run_that_a_command_is_given(command, capsys):
+    assert run(command, "--help") == 0
+    assert re.search(r"^  --from RUN  +\S", capsys.readouterr().out, flags=re.MULTILINE)
+
+
 def test_no_command_shows_the_help_and_fails(capsys):
     assert run() == 2
     assert "commands:" in capsys.readouterr().out
@@ -156,7 +162,8 @@ def test_the_printed_config_is_a_config_with_every_setting(capsys, tmp_path):
 
 @pytest.mark.parametrize("command", ["pretrain", "finetune"])
 def test_a_resume_keeps_what_it_is_not_told_to_change(command, asked, tmp_path):
-    saved = change(FINETUNE, from_run="there", run_dir=str(tmp_path), seed=7, training={"max_steps": 70})
+    begun = change(FINETUNE, from_run="there") if command == "finetune" else Settings()
+    saved = change(begun, run_dir=str(tmp_path), seed=7, training={"max_steps": 70})
     save_settings(saved, tmp_path)
     assert run(command, "--run_dir", tmp_path, "--resume", "true", "--training.max_steps", 80) == 0
     assert asked == [change(saved, resume=True, training={"max_steps": 80})]

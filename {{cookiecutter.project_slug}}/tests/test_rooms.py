@@ -23,7 +23,8 @@ MAY_IMPORT = {
     "training": {"contracts", "model", "runtime"},
     "results": {"contracts", "drawing", "model", "runtime", "training"},
     "proof": {"contracts", "model", "runtime", "training"},
-    "door": {"contracts", "model", "proof", "results", "runtime", "training"},
+    "planning": {"contracts", "model", "runtime"},
+    "door": {"contracts", "model", "planning", "proof", "results", "runtime", "training"},
 }
 # The door opens at once: what else it needs, it imports when a command runs.
 AT_ONCE = {"contracts", "door", "model.settings", "runtime", "training.run_settings"}

@@ -28,6 +28,13 @@ def told(capfd):
     return [shlex.split(part) for line in lines for part in line.partition("Next: ")[2].split(", or ") if part]
 
 
+def test_what_an_evaluation_still_needs_is_told_after_the_training(capfd, tmp_path, monkeypatch):
+    monkeypatch.setattr(Settings, "to_test", ("--data.test", "FILE"))
+    monkeypatch.setattr(train, "train", lambda settings: train.TrainingResult(tmp_path, 3, {}, 1.0, False))
+    assert run("pretrain", "--run_dir", tmp_path) == 0
+    assert told(capfd)[0] == [PROG, "evaluate", "--from", str(tmp_path), "--data.test", "FILE"]
+
+
 @pytest.mark.parametrize("has_stopped", [False, True])
 @pytest.mark.parametrize("command", ["pretrain", "finetune"])
 def test_what_follows_a_training_can_be_pasted(command, has_stopped, capfd, tmp_path, monkeypatch):

@@ -12,21 +12,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from .contracts.errors import ToldError, UserError
+from .contracts.errors import LostError, ToldError, UserError
 from .contracts.files import as_path
 from .contracts.names import COUNTED, COUNTS, LAYOUTS_FILE, LOSS, NUM_ITEMS, REFERENCES
 from .contracts.settings import ParallelSettings
-from .importing import check_loggers, explained, import_room, quiet_unless
+from .importing import check_loggers, explained, import_planning, import_room, quiet_unless
 from .model import settings as model
 from .model.settings import Settings
 from .parsing import did_you_mean, parse, rename, saved_settings
 from .runtime import launch, signals
 from .runtime.lock import check_unlocked
 from .saying import PROG, complain, in_words, say, to_paste
-from .training.run_settings import check_same_sizes, check_writable, holds_run, is_resumed, is_run
+from .status import show
+from .training.run_settings import check_command, check_same_sizes, check_writable, holds_run, is_resumed, is_run
 
 STOPPED = 75
-"""Exit code of a training that a signal ended early and that can be resumed: EX_TEMPFAIL of sysexits.h, try again."""
+"""Exit code of a training that ended early, by a signal or with a rank that was lost: EX_TEMPFAIL, try again."""
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C where nothing was being trained yet, as shells have it."""
@@ -48,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         if not isinstance(error, ToldError):
             complain(str(error))
-        return 2
+        return STOPPED if isinstance(error, LostError) else 2
     except KeyboardInterrupt:
         return INTERRUPTED
 
@@ -147,17 +148,7 @@ def export(argv: list[str]) -> int:
 
 def status(argv: list[str]) -> int:
     """Say how a run is doing, or how it ended: --from RUN, or just RUN."""
-    parser = argparse.ArgumentParser(prog=f"{PROG} status", description=_first_line(status))
-    parser.add_argument("run", nargs="?", type=as_path, metavar="RUN", help="folder of the run")
-    parser.add_argument("--from", dest="from_run", type=as_path, metavar="RUN", help="the same")
-    given = parser.parse_args(argv)
-    if (given.run is None) == (given.from_run is None):
-        raise UserError("status needs RUN, the folder of one run")
-    from .status import describe
-
-    for line in describe(given.run or given.from_run):
-        say(line)
-    return 0
+    return show(argv, _first_line(status))
 
 
 def layouts(argv: list[str]) -> int:
@@ -186,6 +177,15 @@ def layouts(argv: list[str]) -> int:
     return 0 if result["holds"] else 1
 
 
+def plan(argv: list[str]) -> int:
+    """Say what a layout needs, without its machines: who holds what, memory, steps. Nothing is started."""
+    settings = _parse("plan", argv, Settings())
+    settings = _checked(_with_foreign_sizes("plan", argv, Settings(), settings))
+    for line in import_planning(settings).plan_in_words(settings):
+        say(line)
+    return 0
+
+
 def doctor(argv: list[str]) -> int:
     """Check versions and devices, and say what will run here."""
     parser = argparse.ArgumentParser(prog=f"{PROG} doctor", description=_first_line(doctor))
@@ -211,18 +211,26 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "export": export,
     "status": status,
     "layouts": layouts,
+    "plan": plan,
     "doctor": doctor,
 }
+
+
+SOURCES = dict.fromkeys(("evaluate", "predict"), "folder of the trained run") | {
+    "finetune": "run whose best weights this one starts from; the same as --from_run"
+}
+"""What `--from` is, for the help."""
 
 
 @signals.kept()  # while everything is imported, too
 def _train(command: str, argv: list[str], defaults: Settings) -> int:
     settings = _parse(command, argv, defaults)
     if is_resumed(settings):  # and keeps what it is not told to change
-        settings = _parse(command, argv, saved_settings(Path(settings.run_dir)))
-    elif settings.foreign_start:
-        taken = {name: value for name, value in settings.from_start().items() if name in model.FROM_START}
-        settings = _parse(command, argv, replace(defaults, **taken))
+        saved = saved_settings(Path(settings.run_dir))
+        check_command(command, replace(saved, run_dir=settings.run_dir))
+        settings = _parse(command, argv, saved)
+    else:
+        settings = _with_foreign_sizes(command, argv, defaults, settings)
     check_loggers(_checked(settings))
     if launch.launcher() == "nobody":  # else the ranks look when they have met
         check_unlocked(Path(settings.run_dir))
@@ -234,12 +242,20 @@ def _train(command: str, argv: list[str], defaults: Settings) -> int:
         return STOPPED if launch.is_first_rank() else 0  # another code would be a failure to who started this rank
     say(f"trained to step {result.steps} in {result.seconds:.0f} s; the run is in {result.run_dir}")
     or_finetune = f", or {to_paste('finetune', '--from', result.run_dir)}" if command == "pretrain" else ""
-    say(f"Next: {to_paste('evaluate', '--from', result.run_dir)}{or_finetune}")
+    say(f"Next: {to_paste('evaluate', '--from', result.run_dir, *settings.to_test)}{or_finetune}")
     return 0
 
 
+def _with_foreign_sizes(command: str, argv: list[str], defaults: Settings, settings: Settings) -> Settings:
+    """Return what was parsed, or, if it starts from what another program wrote, the same over what that brings."""
+    if not settings.foreign_start:
+        return settings
+    taken = {name: value for name, value in settings.from_start().items() if name in model.FROM_START}
+    return _parse(command, argv, replace(defaults, **taken))
+
+
 def _parse(command: str, argv: list[str], defaults: Settings) -> Settings:
-    settings = parse(argv, defaults, f"{PROG} {command}", _first_line(COMMANDS[command]))
+    settings = parse(argv, defaults, f"{PROG} {command}", _first_line(COMMANDS[command]), SOURCES.get(command, ""))
     if command != "predict":
         for name, mend in Settings.ONLY_PREDICT.items():
             if getattr(settings, name) != getattr(Settings(), name):

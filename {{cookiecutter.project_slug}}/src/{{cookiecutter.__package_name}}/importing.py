@@ -31,9 +31,23 @@ def check_loggers(settings: Settings) -> None:
 def import_room(room: str, settings: Settings) -> ModuleType:
     """Import what trains or evaluates, in all ranks at once."""
     quiet_unless(settings.verbose)
+    launch.check_gpus(settings.accelerator, settings.parallel.devices)
     launch.start_ranks(settings.parallel.devices, settings.parallel.num_nodes)
     with explained():
         return import_module(f".{room}", __package__)
+
+
+def import_planning(settings: Settings) -> ModuleType:
+    """Import what plans, in this process alone, and without what only training needs."""
+    quiet_unless(settings.verbose)
+    with explained():
+        if launch.is_command:  # else other things are done here too, which may need all of it
+            from .runtime.lean import use_lean_imports
+
+            use_lean_imports()
+        from .planning import words
+
+        return words
 
 
 @contextmanager

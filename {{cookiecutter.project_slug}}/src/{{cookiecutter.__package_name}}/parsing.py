@@ -17,7 +17,7 @@ from .model.settings import Settings
 from .training.run_settings import load_settings
 
 
-def parse(argv: list[str], defaults: Settings, prog: str, description: str) -> Settings:
+def parse(argv: list[str], defaults: Settings, prog: str, description: str, source: str = "") -> Settings:
     """Read settings from the words of a command line and from its --config files, over the defaults.
 
     Args:
@@ -25,6 +25,7 @@ def parse(argv: list[str], defaults: Settings, prog: str, description: str) -> S
         defaults: what holds where nothing is given.
         prog: what `--help` calls the command.
         description: what `--help` says of it.
+        source: what it says of `--from RUN`, which is renamed before; nothing if the command has no such flag.
 
     Raises:
         UserError: a word is no setting, or has no value that the setting can have.
@@ -39,6 +40,8 @@ def parse(argv: list[str], defaults: Settings, prog: str, description: str) -> S
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = Parser(prog=prog, usage="%(prog)s [settings]", description=description, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file with settings; what follows it wins")
+    if source:
+        parser.add_argument("--from", metavar="RUN", default=jsonargparse.SUPPRESS, help=source)
     # jsonargparse reads a field's type in the module of the base class, where the same word is the base's own type
     Settings.__init__.__annotations__.update(get_type_hints(Settings))
     parser.add_class_arguments(Settings, as_group=False)

@@ -5,6 +5,7 @@ A last line that is not whole yet does not count, nor what is gone when it is lo
 
 from __future__ import annotations
 
+import argparse
 import math
 import time
 from collections.abc import Iterator
@@ -17,16 +18,30 @@ import yaml
 
 from .contracts import names
 from .contracts.errors import UserError
+from .contracts.files import as_path
 from .contracts.reading import mapping, read_evaluation, read_metrics, read_whole
 from .runtime.lock import LOCK_FILE, holder, named
 from .runtime.seal import SEAL, damage, is_sealed, is_unfinished, step_of
-from .saying import in_words, to_paste
+from .saying import PROG, in_words, say, to_paste
 
 MEASURED = 10
 """Logged steps whose median is the speed of now."""
 WHOLE = "whole"
 
 Row = dict[str, str]
+
+
+def show(argv: list[str], description: str) -> int:
+    """Say how the run is doing that the words of the command line name; UserError if they name none, or two."""
+    parser = argparse.ArgumentParser(prog=f"{PROG} status", description=description)
+    parser.add_argument("run", nargs="?", type=as_path, metavar="RUN", help="folder of the run")
+    parser.add_argument("--from", dest="from_run", type=as_path, metavar="RUN", help="the same")
+    given = parser.parse_args(argv)
+    if (given.run is None) == (given.from_run is None):
+        raise UserError("status needs RUN, the folder of one run")
+    for line in describe(given.run or given.from_run):
+        say(line)
+    return 0
 
 
 def describe(run: Path) -> Iterator[str]:
@@ -82,7 +97,7 @@ def _lines(run: Path) -> Iterator[str]:
     for path, found in checkpoints.items():
         yield _line("checkpoint", f"{path.name}  {found}")
     if not lives and saved < steps:
-        word = "finetune" if settings.get(names.FROM_RUN) else "pretrain"
+        word = "finetune" if settings.get(names.FROM_RUN) or settings.get("new_heads") else "pretrain"
         yield f"Go on with {to_paste(word, '--run_dir', run, '--resume', 'true')}"
 
 

@@ -56,6 +56,18 @@ def test_an_mlp_is_two_linear_layers_around_a_gelu():
     assert (mlp.up.weight.shape, mlp.down.weight.shape) == ((10, 6), (4, 10))
 
 
+def test_an_mlp_that_is_computed_again_has_the_same_gradients_and_its_own_bias():
+    found = []
+    for recompute in ("none", "selective"):
+        torch.manual_seed(8)
+        mlp, x = shaken(MLP(replace(CONFIG, recompute=recompute), 6, 6)), X.clone().requires_grad_()
+        output, bias = mlp.parts(x)
+        assert bias.is_leaf, "else the backward pass computes it again, and again, until memory runs out"
+        (output + bias).square().sum().backward()
+        found.append([x.grad, *(weight.grad for weight in mlp.parameters())])
+    torch.testing.assert_close(*found)
+
+
 def test_an_mlp_of_a_residual_block_starts_as_nothing():
     assert MLP(CONFIG, 6, 6)(X).any()
     assert not MLP(CONFIG, 6, 6, CONFIG.output_layer_init_method)(X).any()

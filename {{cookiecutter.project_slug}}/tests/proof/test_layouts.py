@@ -250,7 +250,8 @@ def test_the_command_starts_its_processes_itself_and_only_the_first_one_speaks(c
     save_settings(settings, tmp_path)
     answer = command("pretrain", "--config", str(tmp_path / names.SETTINGS_FILE))
     assert answer.returncode == 0, answer.stderr
-    begins, *validations = answer.stderr.splitlines()
+    items, begins, *validations = answer.stderr.splitlines()
+    assert items.startswith("training on ")
     assert begins == "training steps 1 to 20 in 2 processes on cpu, validation every 10 steps"
     assert [line.split()[1] for line in validations] == ["10/20", "20/20"]
     assert len(answer.stdout.splitlines()) == 2

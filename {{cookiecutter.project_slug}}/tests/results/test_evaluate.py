@@ -15,6 +15,7 @@ from conftest import TINY, Trained, arrays_of, run
 from {{cookiecutter.__package_name}}.contracts import names
 from {{cookiecutter.__package_name}}.contracts.errors import UserError
 from {{cookiecutter.__package_name}}.contracts.loss import Counted, LossReduction
+from {{cookiecutter.__package_name}}.contracts.reading import read_evaluation
 from {{cookiecutter.__package_name}}.model.config import NETWORKS
 from {{cookiecutter.__package_name}}.results import evaluate
 from {{cookiecutter.__package_name}}.runtime.checkpoint import best_checkpoint
@@ -125,7 +126,9 @@ def keep_idx(output: Any, batch: Any) -> dict[str, torch.Tensor]:
 def test_scores_of_the_whole_test_set_stand_beside_the_means(folder: Path, pair: Any, capfd: Any) -> None:
     pair(keep=keep_idx, scores=lambda kept: {"middle": float(np.median(kept["seen"])), "none": float("nan")})
     assert run("evaluate", "--from", folder) == 0
-    found = json.loads((folder / names.EVALUATION_FILE).read_text())
+    text = (folder / names.EVALUATION_FILE).read_text()
+    assert json.loads(text, parse_constant=pytest.fail)["test_none"] is None, "JSON has no NaN"
+    found = read_evaluation(folder / names.EVALUATION_FILE)
     middle = np.median(arrays_of(folder / names.OUTPUTS_FILE)["seen"])
     assert found["test_middle"] == middle and np.isnan(found["test_none"])
     assert set(found[names.COUNTS]).isdisjoint({"test_middle", "test_none"})

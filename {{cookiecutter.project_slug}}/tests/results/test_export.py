@@ -205,6 +205,9 @@ def test_a_network_whose_data_are_not_here_is_exported_in_words(pretrained, tmp_
         raise DataError("nowhere/items.npz is missing: fetch it")
 
     monkeypatch.setattr(CONFIG, "read_test", staticmethod(read_test))
+    validated = files_of(export_run(pretrained.settings, tmp_path / "validated"))
+    assert validated.keys() == own.keys(), "it was tried on items to validate with"
+    monkeypatch.setattr(CONFIG, "read_training", staticmethod(read_test))
     away = files_of(export_run(pretrained.settings, tmp_path / "away"))
     assert away.keys() == {names.WEIGHTS_FILE, MODEL_FILE}
     assert away[names.WEIGHTS_FILE] == own[names.WEIGHTS_FILE]

@@ -27,6 +27,7 @@ def test_headline_figures(tmp_path: Path) -> None:
     assert f"test hits 95.00% ± {error:.2%} (standard error, {ITEMS} test items)" in text
     assert f"test loss 0.25 mean of {ITEMS} test items" in text
     assert "steps 99 " in text
+    assert "best step 99 lowest val_loss: its weights are evaluated and exported" in text
     assert "samples seen 792 " in text  # 8 in each global batch
 
 
@@ -59,3 +60,11 @@ def test_figures_of_a_checkpoint_that_is_no_longer_the_best_are_told(tmp_path: P
         assert told == (f"{line}{COMMAND} evaluate --from {run}\n" if step == 49 else "")
         assert (line in text) == (step == 49)
         assert "step 49 " not in text.split("samples seen")[0].replace(line, "")
+
+
+def test_the_best_step_is_the_one_of_the_lowest_loss_of_a_validation(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    (run / names.METRICS_FILE).write_text("step,val_loss\n10,2\n20,1\n30,nan\n40,1.5\n")
+    assert "best step 20 " in text_of(make_report(run))
+    (run / names.METRICS_FILE).write_text("step,reduced_train_loss\n10,2\n")
+    assert "best step" not in text_of(make_report(run))

@@ -60,6 +60,24 @@ def test_without_arrays_there_is_only_the_table_and_what_is_not_finite_is_told(
     assert not (folder / names.PREDICTED_ARRAYS_FILE).exists()
 
 
+def test_other_predictions_under_a_name_are_kept_and_the_same_are_not(folder: Path, pair: Any, capfd: Any) -> None:
+    pair(keep=keep_idx, predictions=lambda kept: {"pair": np.stack([kept["seen"]] * 2, axis=1)})
+    for _ in range(2):
+        assert run("predict", "--from", folder) == 0
+    assert "other predictions" not in capfd.readouterr().err
+    before = {path: (folder / path).read_bytes() for path in (names.PREDICTIONS_FILE, names.PREDICTED_ARRAYS_FILE)}
+    pair(predictions=lambda kept: {"single": kept["seen"]})
+    assert run("predict", "--from", folder) == 0
+    err = capfd.readouterr().err
+    for path, content in before.items():
+        aside = (folder / path).with_stem(f"{Path(path).stem}.1")
+        assert aside.read_bytes() == content
+        assert f"other predictions were in {folder / path}: they are in {aside} now\n" in err
+    assert {path.name for path in folder.glob("predictions*")} == {
+        *(names.PREDICTIONS_FILE, "predictions.1.csv", "predictions.1.npz"),
+    }
+
+
 def test_arrays_of_different_lengths_lie_one_after_the_other(folder: Path, pair: Any, capfd: Any) -> None:
     def predictions(kept: dict[str, np.ndarray]) -> dict[str, Any]:
         values = np.concatenate([np.full((n % 3, 2), n / 2) for n in kept["seen"]])

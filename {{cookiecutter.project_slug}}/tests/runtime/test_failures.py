@@ -69,7 +69,7 @@ def fail(command: Callable, tmp_path: Path) -> Callable:
 def test_a_mistake_that_one_rank_finds_is_told_once_and_in_words(rank: int, fail: Callable) -> None:
     answer = fail(rank, "UserError")
     assert answer.returncode == 2
-    begins, *others = answer.stderr.splitlines()
+    _, begins, *others = answer.stderr.splitlines()
     assert begins.startswith("training steps 1 to ")
     assert others == [f"error on rank {rank}: no such luck"]
 
@@ -91,5 +91,5 @@ def test_a_stage_that_ignores_the_one_before_ends_both_in_words(command: Callabl
     save_settings(settings, tmp_path)
     answer = command("pretrain", "--config", str(tmp_path / SETTINGS_FILE), script=script)
     assert answer.returncode == 2
-    [line] = [line for line in answer.stderr.splitlines() if not line.startswith("training steps")]
+    [line] = [line for line in answer.stderr.splitlines() if not line.startswith("training ")]
     assert line.startswith("error on rank 1: model/network.py: a stage that is not the first must go on from")

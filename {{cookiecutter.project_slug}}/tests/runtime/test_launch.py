@@ -8,12 +8,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from canaries import mended
 from conftest import ENVIRONMENT, PACKAGE
 
 from {{cookiecutter.__package_name}}.contracts.errors import UserError
+from {{cookiecutter.__package_name}}.contracts.settings import ParallelSettings
+from {{cookiecutter.__package_name}}.importing import import_room
+from {{cookiecutter.__package_name}}.model.settings import Settings
 from {{cookiecutter.__package_name}}.runtime import launch
 
 # The first rank never ends by itself; what rank 1 does is filled in.
@@ -210,3 +214,25 @@ def test_canary_lightning_kills_the_first_rank(command: Callable, tmp_path: Path
     script.write_text(OBSERVED)
     if command(script=script, limit=60).returncode == 2:
         mended("launch._end_with")
+
+
+def test_more_ranks_than_gpus_are_refused_before_one_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "_gpus", lambda: 2)
+    monkeypatch.setattr(launch, "is_command", True)
+    monkeypatch.setattr(subprocess, "Popen", lambda *args, **kwargs: pytest.fail("a rank was started"))
+    with pytest.raises(UserError, match=r"--parallel\.devices 8 needs 8 GPUs, but this machine has 2: "):
+        import_room("training.train", Settings(parallel=ParallelSettings(devices=8)))
+
+
+@pytest.mark.parametrize(("gpus", "accelerator"), [(2, "auto"), (0, "auto"), (None, "gpu"), (0, "cpu")])
+def test_ranks_that_fit_are_not_refused(
+    gpus: int | None, accelerator: Literal["auto", "cpu", "gpu"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "_gpus", lambda: gpus)
+    launch.check_gpus(accelerator, 2)
+
+
+def test_the_driver_counts_the_gpus_that_torch_sees() -> None:
+    import torch
+
+    assert launch._gpus() in (torch.cuda.device_count(), None)

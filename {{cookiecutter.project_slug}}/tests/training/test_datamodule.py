@@ -237,6 +237,16 @@ def test_a_checkpoint_of_a_version_that_did_not_save_settings_or_had_others_is_g
         assert module.is_resumed
 
 
+def test_a_dataset_that_knows_its_fingerprint_is_told_from_one_with_another_middle(data, monkeypatch):
+    monkeypatch.setattr(datamodule, "update_num_microbatches", lambda **counts: None)
+    plain, same = data().fingerprint, data(dataset=type("Same", (Numbers,), {"fingerprint": lambda self: "a"}))
+    assert same.fingerprint == (*plain, "a")
+    same.load_state_dict({"consumed_samples": 32, "fingerprint": plain})  # of a version that knew less
+    same.load_state_dict({"consumed_samples": 32, "fingerprint": same.fingerprint})
+    with pytest.raises(DataError, match=r"not those that the run began with \(their number, or what is in them\)"):
+        same.load_state_dict({"consumed_samples": 32, "fingerprint": (*plain, "b")})
+
+
 def test_other_training_data_are_not_gone_on_with(data):
     begun = data().fingerprint
     assert data().fingerprint == begun

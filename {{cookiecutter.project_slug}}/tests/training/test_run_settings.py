@@ -6,8 +6,9 @@ from conftest import PACKAGE, change
 from {{cookiecutter.__package_name}}.cli import PROG
 from {{cookiecutter.__package_name}}.contracts.errors import UserError
 from {{cookiecutter.__package_name}}.contracts.names import SETTINGS_FILE
-from {{cookiecutter.__package_name}}.model.settings import Settings
+from {{cookiecutter.__package_name}}.model.settings import FINETUNE, Settings
 from {{cookiecutter.__package_name}}.training.run_settings import (
+    check_command,
     check_same_run,
     check_same_sizes,
     load_settings,
@@ -111,6 +112,26 @@ def test_a_run_is_not_resumed_with_what_would_make_it_another_or_be_ignored(told
 def test_a_run_is_resumed_with_other_steps_and_layout():
     other = {"parallel": {"devices": 2}, "training": {"max_steps": 2_000}, "data": {"num_workers": 2}}
     check_same_run(change(SAVED, resume=True, **other), SAVED)
+
+
+@pytest.mark.parametrize(
+    ("command", "begun", "other"),
+    [
+        ("pretrain", {"from_run": "start", "new_heads": ("head",)}, "finetune"),
+        ("pretrain", {"from_run": "start"}, None),
+        ("pretrain", {}, None),
+        ("finetune", {"from_run": "start", "new_heads": ("head",)}, None),
+        ("finetune", {}, "pretrain"),
+    ],
+)
+def test_a_run_is_resumed_by_the_command_that_began_it(command, begun, other, refused, tmp_path):
+    saved = change(FINETUNE if "new_heads" in begun else Settings(), **{"from_run": None, "new_heads": (), **begun})
+    if other is None:
+        check_command(command, saved)
+        return
+    save_settings(saved, tmp_path)
+    told = f"{tmp_path} holds a run of {other}: go on with `{other} --resume true`, or choose another --run_dir"
+    assert told in refused(command, "--run_dir", tmp_path, "--resume", "true")
 
 
 def test_a_trained_network_keeps_its_sizes():

@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from {{cookiecutter.__package_name}}.contracts import names
 from {{cookiecutter.__package_name}}.contracts.errors import UserError
 from {{cookiecutter.__package_name}}.contracts.loss import LossReduction
+from {{cookiecutter.__package_name}}.model.config import NETWORKS
 from {{cookiecutter.__package_name}}.model.settings import FINETUNE
 from {{cookiecutter.__package_name}}.proof.ranks import run_ranks
 from {{cookiecutter.__package_name}}.results.evaluate import evaluate
@@ -145,6 +146,8 @@ def test_a_finetuning_says_where_it_starts_and_a_resumed_one_where_it_goes_on(ti
     start, goes_on = f"starting from the best weights of {settings.from_run}", "going on from step=2-last"
     said = "".join(capfd.readouterr()).splitlines()
     assert start in said and goes_on not in said
+    sizes = [len(items) for items in NETWORKS[settings.network].read_training(settings)]
+    assert "training on {:,} items, validation with {:,}".format(*sizes) in said
     train(change(settings, resume=True, training={"max_steps": 4}))
     said = "".join(capfd.readouterr()).splitlines()
     assert start not in said and goes_on in said

@@ -9,9 +9,11 @@ Each says
     stage_class           the network (stage.py)
     loss_reduction_class  what is minimised and reported (loss.py)
     read_training         settings -> the training and the validation dataset
+    count_training        settings -> how many items there are to train on, where reading them takes long
     read_test             settings -> the test dataset
     read_predict          settings -> what `predict` predicts, if not the test dataset
     prepare               settings -> None, before: in one process of each machine, to download, say
+    see_training          training dataset -> None: the config takes from it what a new network is built by
     keep                  (output, batch) -> what evaluation and prediction keep of a micro batch
     scores                what was kept, whole -> figures that are no means over items
     predictions           what was kept, whole -> what `predict` writes
@@ -30,7 +32,7 @@ that read the fields of the config.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -126,6 +128,14 @@ class NetworkConfig(TransformerConfig, io.IOMixin):
         """Return the items to train on and those to validate with; DataError if they cannot be read."""
         raise NotImplementedError
 
+    @classmethod
+    def count_training(cls, settings: Any) -> int | None:
+        """Return how many items there are to train on, for `plan`; None: nobody knows before they have been read.
+
+        They are read, by default: say it in another way where that takes more than a moment.
+        """
+        return len(cls.read_training(settings)[0])
+
     @staticmethod
     def read_test(settings: Any) -> Dataset:
         """Return the items to test with; DataError if they cannot be read."""
@@ -139,6 +149,13 @@ class NetworkConfig(TransformerConfig, io.IOMixin):
     @staticmethod
     def prepare(settings: Any) -> None:
         """Make ready what is read, in one process of each machine."""
+
+    def see_training(self, items: Dataset) -> None:
+        """Take from the items to train on what a new network is built by, such as the scale of labels; on each rank.
+
+        It is kept by the weights: put it into a buffer of the network, which a checkpoint then has. When a trained
+        network is built again, nobody calls this.
+        """
 
     @staticmethod
     def keep(output: dict[str, Tensor], batch: Any) -> dict[str, Tensor]:
@@ -237,6 +254,27 @@ class NetworkConfig(TransformerConfig, io.IOMixin):
     def get_loss_reduction_class(self) -> type[LossReduction]:
         """Return the loss that this network is trained with."""
         return self.loss_reduction_class
+
+
+def sized(config: type[NetworkConfig], settings: Any, **start: Any) -> NetworkConfig:
+    """Build the config of a run's network.
+
+    Args:
+        config: its class.
+        settings: of the run, which say how large the network is.
+        start: fields that say where its weights come from.
+
+    Raises:
+        UserError: the config has no field for one of the sizes.
+    """
+    sizes = {**asdict(settings.model), "sequence_length": settings.sequence_length}
+    known = {field.name for field in fields(config)}
+    if unknown := sizes.keys() - known:
+        raise UserError(f"model/config.py: {config.__name__} has no field {', '.join(sorted(unknown))}: add it there")
+    # Megatron wants a number of heads that tensor parallel divides, also where nothing attends
+    sizes.setdefault("num_attention_heads", settings.model.hidden_size)
+    predict = {name: getattr(settings, name) for name in settings.ONLY_PREDICT if name in known}
+    return config(**sizes, **predict, init_seed=settings.seed, **start)
 
 
 def check_config(name: str, networks: dict[str, type[NetworkConfig]]) -> type[NetworkConfig]:

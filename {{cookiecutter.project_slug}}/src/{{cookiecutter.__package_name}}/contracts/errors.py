@@ -26,6 +26,10 @@ class ToldError(UserError):
     """A UserError of a run of many ranks, which one of them has already printed."""
 
 
+class LostError(ToldError):
+    """Another rank has ended, and not by a mistake that it told: the run may be tried again."""
+
+
 PAGES = {
     "config.py": "contracts/config.py",
     "figures.py": "drawing/theme.py",

@@ -17,7 +17,9 @@ faster than B items stacked afterwards. Every rank asks for itself, and a resume
 may depend on nothing but its position and, for a random part such as masking, on `index.random()`. Order, validation,
 padding and the position for resuming are made around the dataset, and `idx` is added to what it gives.
 
-Items may have names: a method `name(position) -> str`, asked for what is evaluated and predicted.
+Items may have names: a method `name(position) -> str`, asked for what is evaluated and predicted. A dataset may have a
+`fingerprint() -> str`, which tells it from one with other items, wherever both lie: a resume then notices any change.
+Else it notices another number of items, another first one, or another last one.
 """
 
 from __future__ import annotations
@@ -94,7 +96,7 @@ class Indices(list[int]):
 
 
 class Dataset(Protocol):
-    """What is asked of a dataset. It may have `__getitems__(Indices) -> batch` and `name(position) -> str` too."""
+    """What is asked of a dataset. It may have `__getitems__(Indices)`, `name(position)` and `fingerprint()` too."""
 
     def __len__(self) -> int:
         """Return the number of items."""
@@ -129,6 +131,16 @@ def keys_of(item: type, sizes: Callable[[str], int | None]) -> dict[str, Key]:
         below = words[key.below] if isinstance(key.below, str) else key.below
         keys[name] = replace(key, shape=shape, below=below)  # type: ignore[arg-type]
     return keys
+
+
+def keys_for(item: type, settings: Any) -> dict[str, Key]:
+    """Return the keys of an item in a run, words in them looked up in its settings; DataError as of `keys_of`."""
+
+    def size(name: str) -> int | None:
+        groups = (settings, settings.model, settings.data)
+        return next((getattr(group, name) for group in groups if hasattr(group, name)), None)
+
+    return keys_of(item, size)
 
 
 def checked(batch: Any, keys: dict[str, Key]) -> Any:

@@ -111,8 +111,8 @@ class LossReduction(MegatronLossReduction):
         return {"totals": totals, LOSS: (totals[0, 0] / totals[0, 1].clamp(min=1)).float()}
 
     def figures(self, totals: Tensor) -> dict[str, Tensor]:
-        """Return each mean by its name, and what is derived from them, of totals [names, 2]."""
-        means = dict(zip(self.names, (totals[:, 0] / totals[:, 1].clamp(min=1)).float().unbind(), strict=True))
+        """Return each mean by its name, NaN over nothing, and what is derived from them, of totals [names, 2]."""
+        means = dict(zip(self.names, (totals[:, 0] / totals[:, 1]).float().unbind(), strict=True))
         return means | {name: function(means) for name, function in self.derived.items()}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shlex
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
 
 
 def _numbers(values: Any) -> dict[str, float]:
-    return {name: float(value) for name, value in mapping(values).items()}
+    return {name: math.nan if value is None else float(value) for name, value in mapping(values).items()}
 
 
 def mapping(values: Any) -> dict[str, Any]:

@@ -235,6 +235,11 @@ class RunSettings(Group):
         """A word for what is predicted, which the names of the files then end with; none for the test set."""
         return ""
 
+    @property
+    def to_test(self) -> tuple[str, ...]:
+        """Words of the command line that say what to test with, where nothing else does; `evaluate` needs them then."""
+        return ()
+
     def to_predict(self: Own) -> Own:
         """Return what `predict` runs with, where that is not how the run was trained; UserError if there is nothing."""
         return self

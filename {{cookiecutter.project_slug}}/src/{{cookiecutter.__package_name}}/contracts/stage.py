@@ -3,7 +3,8 @@
 Pipeline parallel cuts a network into stages. Each one has the whole batch. The first makes activations out of it, every
 other goes on from `self.input_tensor`, and all but the last return activations of shape (S, B, H): exactly that is sent
 between ranks, so another shape would only hang. S is `sequence_length` of the settings, a rank's part of it with
-sequence parallel; B the micro batch; H `hidden_size`. The last stage returns a dict of outputs, B in front of each.
+sequence parallel; B the micro batch; H `hidden_size`. The last stage returns a dict of outputs, B in front of each; one
+whose name begins with _ is for the loss, and no part of an export.
 
 `model/network.py` derives its `Stage` from `PipelineStage`; its parts draw their start weights inside
 `start_weights(config, "its name")` (`layers/`), so that they do not depend on the layout.

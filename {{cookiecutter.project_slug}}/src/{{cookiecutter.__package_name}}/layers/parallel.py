@@ -90,7 +90,8 @@ class MLP(MegatronModule):
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map (S, B, input_size) to (S, B, output_size) and the bias that is still to be added."""
         if self.training and self.config.recompute == "selective":
-            return recomputed(self._parts, x)
+            # the bias must not pass through: autograd would take it for an output that is computed again, without end
+            return recomputed(lambda x: self._parts(x)[0], x), self.down.bias
         return self._parts(x)
 
     def _parts(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import filecmp
 import json
 import math
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +61,17 @@ def evaluate(settings: Settings) -> dict[str, Any]:
             with write_whole(run / names.OUTPUTS_FILE, "wb") as file:
                 np.savez_compressed(file, **outputs)
             with write_whole(run / names.EVALUATION_FILE) as file:
-                json.dump(result, file, indent=2)
+                json.dump(_strict(result), file, indent=2, allow_nan=False)
             figures = {name: value for name, value in result.items() if name.startswith("test_")}
             log_to_run(settings.logger_names, run, figures, result.get(names.STEP, 0))
         return result
+
+
+def _strict(value: Any) -> Any:
+    """Return what JSON can hold: null for a number that is not finite."""
+    if isinstance(value, dict):
+        return {name: _strict(part) for name, part in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _scores(module: NetworkModule, outputs: dict[str, np.ndarray]) -> dict[str, float]:
@@ -123,12 +132,29 @@ def predict(settings: Settings) -> list[Path]:
         columns, arrays = _sorted(predicted)
         table, others = (_named(run / file, settings) for file in (names.PREDICTIONS_FILE, names.PREDICTED_ARRAYS_FILE))
         if trainer.is_global_zero:
-            others.unlink(missing_ok=True)  # of an earlier prediction
+            old = _set_aside(table, others)
             _write_columns(table, rows | columns)
             if arrays:
                 with write_whole(others, "wb") as file:
                     np.savez_compressed(file, **rows, **arrays)
+            _drop_same(old)
     return [table, others] if arrays else [table]
+
+
+def _set_aside(*paths: Path) -> dict[Path, Path]:
+    """Give predictions that are there, perhaps of another file of that name, a number; return old -> new names."""
+    there = [path for path in paths if path.exists()]
+    number = next(n for n in count(1) if not any(path.with_stem(f"{path.stem}.{n}").exists() for path in paths))
+    return {path: path.replace(path.with_stem(f"{path.stem}.{number}")) for path in there}
+
+
+def _drop_same(old: dict[Path, Path]) -> None:
+    """Remove what was set aside and is the same again; tell what is kept, and where."""
+    for path, aside in old.items():
+        if path.exists() and filecmp.cmp(path, aside, shallow=False):
+            aside.unlink()
+        else:
+            tell(f"other predictions were in {path}: they are in {aside} now")
 
 
 def _sorted(predicted: dict[str, np.ndarray | Ragged]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

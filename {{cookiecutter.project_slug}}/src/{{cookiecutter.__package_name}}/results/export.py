@@ -99,16 +99,29 @@ class _Batch(UserDict[str, Tensor]):
 def _try(network: nn.Module, settings: Settings) -> tuple[Tensors, Tensors, dict[str, Key], str | None]:
     """Compute a few test items; return what the network read of them, its outputs, what items hold, and what failed."""
     try:
-        data = make_data(settings)
-        data.setup("test")
-        loader = data.test_dataloader()  # of single items
+        loader, keys = _items(settings)
         batch = _Batch(next(iter(DataLoader(loader.dataset, batch_size=4, collate_fn=loader.collate_fn))))
         with torch.no_grad():
-            outputs = network.forward(batch)  # past the hook of PipelineStage, which reads `idx`
+            given = network.forward(batch)  # past the hook of PipelineStage, which reads `idx`
+        outputs = {name: value for name, value in given.items() if not name.startswith("_")}
     except Exception as error:  # the data may be on another machine, and the weights are wanted all the same
         problem = f"the network cannot be tried on test items ({_in_words(error)})"
         return {}, {}, {}, f"{problem}; nor does {MODEL_FILE} say what goes in and comes out"
-    return {key: value for key, value in batch.data.items() if key in batch.read}, outputs, data.keys, None
+    return {key: value for key, value in batch.data.items() if key in batch.read}, outputs, keys, None
+
+
+def _items(settings: Settings) -> tuple[Any, dict[str, Key]]:
+    """Return the loader of the single items to test with, or to validate with if there are none; and their keys."""
+    data = make_data(settings)
+    try:
+        data.setup("test")
+        return data.test_dataloader(), data.keys
+    except UserError as error:
+        try:
+            data.setup("validate")
+        except UserError:
+            raise error from None
+        return data.val_dataloader(), data.keys
 
 
 def _misfit(folder: Path, inputs: Tensors, outputs: Tensors, tolerance: float) -> str | None:

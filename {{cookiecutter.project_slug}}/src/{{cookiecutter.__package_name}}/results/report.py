@@ -179,12 +179,17 @@ def _chapter(run: Run, number: int, runs: int) -> Chapter:
 
 def _outdated(run: Run) -> str:
     """Say that the run has become better since it was scored, if its evaluation tells the step that was scored."""
-    steps, losses = run.curves.get(names.VAL_LOSS, (np.zeros(0), np.zeros(0)))
-    scored = run.evaluation.get(names.STEP)
-    if scored is None or not np.isfinite(losses).any() or (best := steps[np.nanargmin(losses)]) == scored:
+    scored, best = run.evaluation.get(names.STEP), _best_step(run)
+    if scored is None or best is None or best == scored:
         return ""
     lowest = f"the lowest {names.VAL_LOSS} is that of step {best:,.0f}"
     return f"The test figures are those of step {scored:,.0f}, and {lowest}. For its figures: {_evaluate(run.folder)}"
+
+
+def _best_step(run: Run) -> float | None:
+    """Return the step of the lowest loss of a validation, whose checkpoint is the best; None if there is none."""
+    steps, losses = run.curves.get(names.VAL_LOSS, (np.zeros(0), np.zeros(0)))
+    return float(steps[np.nanargmin(losses)]) if np.isfinite(losses).any() else None
 
 
 def _headlines(run: Run) -> Iterator[tuple[str, str, str]]:
@@ -197,6 +202,8 @@ def _headlines(run: Run) -> Iterator[tuple[str, str, str]]:
             yield name.replace("_", " "), _written(figure, value), "\n".join(details)
     last = max(steps[-1] for steps, _ in run.curves.values())
     yield "steps", f"{last:,.0f}", "of the optimizer"
+    if (best := _best_step(run)) is not None:
+        yield "best step", f"{best:,.0f}", f"lowest {names.VAL_LOSS}: its weights are evaluated and exported"
     if global_batch := run.settings.get("training", {}).get("global_batch_size"):
         yield "samples seen", f"{last * global_batch:,.0f}", "in training, repeats counted"
     yield from curves.speed(run.curves)

@@ -8,6 +8,7 @@ or wait on their GPU for ever; what they would say explains nothing.
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -16,12 +17,14 @@ from contextlib import contextmanager
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
-from ..contracts.errors import ToldError, UserError
+from ..contracts.errors import LostError, ToldError, UserError
 from . import meeting
 from .launch import VERDICT
 
 _TIMED_OUT = "Timed out waiting"
 """words of gloo; NCCL's watchdog ends the process"""
+_CLOSED = re.compile(r"gloo.*(closed by peer|reset by peer|Broken pipe|pair closure)|ncclRemoteError")
+"""what the others of a rank that has ended say"""
 
 
 @rank_zero_only
@@ -36,6 +39,7 @@ def told_once() -> Iterator[None]:
 
     Raises:
         ToldError: instead of a UserError of any rank, and of what the others say when that one is gone.
+        LostError: instead of what they say when a rank is gone that has told nothing.
     """
     try:
         yield
@@ -47,7 +51,10 @@ def told_once() -> Iterator[None]:
         reason = _told(error, meeting.current)
         if reason is None:
             time.sleep(VERDICT)  # that a rank was killed says more than what its connections do
-            raise
+            if not _CLOSED.search(str(error)):
+                raise
+            _tell_closed(meeting.current)
+            raise LostError(str(error)) from error
         raise ToldError(reason) from error
 
 
@@ -63,6 +70,13 @@ def _told(error: Exception, met: meeting.Meeting) -> str | None:
     if reason is not None and (reason == own or met.repeats(reason)):
         print(reason, file=sys.stderr, flush=True)
     return reason
+
+
+def _tell_closed(met: meeting.Meeting) -> None:
+    """Say on each machine that another rank has ended; what it said itself, or its machine, says why."""
+    if met.rank <= 1 or met.rank % met.per_machine == 0:
+        again = "a training can go on from its last checkpoint, with --resume true"
+        print(f"error on {met.name(met.rank)}: another rank has ended; {again}", file=sys.stderr, flush=True)
 
 
 def _stuck(met: meeting.Meeting) -> str:

@@ -6,6 +6,7 @@ killing the first one, whose exit code then says nothing. Standard library only:
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
@@ -22,6 +23,9 @@ _port = os.environ.get("MASTER_PORT")
 """what was left to this process, until it has been checked; Lightning puts its own there"""
 
 Launcher = Literal["torchrun", "srun", "another", "nobody"]
+
+_NO_DEVICE = 100
+"""what CUDA answers where there is a driver and no GPU, or none that it may use"""
 
 _POLL = 0.2
 """seconds between two looks at the other ranks"""
@@ -159,6 +163,33 @@ def start_ranks(devices: int, num_nodes: int = 1) -> bool:
     os.environ["LOCAL_RANK"] = "0"
     threading.Thread(target=_end_with, args=(ranks,), daemon=True).start()
     return True
+
+
+def check_gpus(accelerator: Literal["auto", "cpu", "gpu"], devices: int) -> None:
+    """Refuse more processes than there are GPUs before any is started; the driver knows, without torch.
+
+    Raises:
+        UserError: there are fewer GPUs than processes.
+    """
+    if accelerator == "cpu" or devices == 1 or (gpus := _gpus()) is None or devices <= gpus:
+        return
+    if gpus:
+        mend = "use as many, or --accelerator cpu; plan works for machines that are not here"
+        raise UserError(f"--parallel.devices {devices} needs {devices} GPUs, but this machine has {gpus}: {mend}")
+    if accelerator == "gpu":
+        raise UserError("--accelerator gpu: PyTorch sees no GPU on this machine; use cpu (doctor says more)")
+
+
+def _gpus() -> int | None:
+    """Return how many GPUs CUDA may use here; None if it does not say."""
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int()
+    if (error := cuda.cuInit(0)) or cuda.cuDeviceGetCount(ctypes.byref(count)):
+        return 0 if error == _NO_DEVICE else None
+    return count.value
 
 
 def _free_port() -> int:

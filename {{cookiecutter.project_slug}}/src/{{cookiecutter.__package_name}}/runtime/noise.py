@@ -27,7 +27,7 @@ _LOGGERS = (
 
 
 _HERE = str(Path(__file__).parents[1])
-_DETOURS = ("__main__.py", "cli.py", "training", "results", "contracts", "runtime")
+_DETOURS = ("__main__.py", "cli.py", "training", "results", "contracts", "runtime", "planning")
 _WAY_THERE = tuple(str(Path(_HERE, name)) for name in _DETOURS)
 _LIBRARIES = (sysconfig.get_paths()["stdlib"], sysconfig.get_paths()["purelib"], sysconfig.get_paths()["platlib"], "<")
 

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from ..contracts.config import NetworkConfig
 from ..contracts.errors import UserError
-from ..contracts.item import DataError, Dataset, Key, checked, keys_of
+from ..contracts.item import DataError, Dataset, Key, checked, keys_for
 from ..contracts.names import SETTINGS_FILE
 from ..contracts.settings import RunSettings
-from ..contracts.view import Section, View, collate
+from ..contracts.view import Section, View, collate, innermost
 from ..runtime.loader import Sampler
 from .resampling import PaddedToMultiple, resample
 from .run_settings import kept, others_than
@@ -61,10 +61,12 @@ class DataModule(pl.LightningDataModule):
         Raises:
             DataError: a file is missing or damaged, or an item is not what `model/item.py` says.
         """
-        self.keys = keys_of(self.config.item_class, self._size)
+        self.keys = keys_for(self.config.item_class, self.settings)
         if stage in ("fit", "validate"):
             self.train, self.validation = self._read("read_training", "training", "validation")
-            self.fingerprint = _check_ends(self.train, self.keys)  # before a run folder is made
+            ends = _check_ends(self.train, self.keys)  # before a run folder is made
+            whole = getattr(innermost(self.train), "fingerprint", None)
+            self.fingerprint = (*ends, whole()) if callable(whole) else ends
         elif stage == "test":
             [self.test] = self._read("read_test", "test")
         elif not hasattr(self, "test"):  # else it is the outputs of what was tested that are wanted
@@ -82,10 +84,6 @@ class DataModule(pl.LightningDataModule):
         if empty := [kind for kind, dataset in zip(kinds, datasets, strict=True) if not len(dataset)]:
             raise DataError(f"{where} gives no {empty[0]} items: look into what it reads")
         return datasets
-
-    def _size(self, name: str) -> int | None:
-        settings = (self.settings, self.settings.model, self.settings.data)
-        return next((getattr(group, name) for group in settings if hasattr(group, name)), None)
 
     def train_dataloader(self) -> WrappedDataLoader:
         """Return the loader of the whole run's samples; Megatron's sampler starts it at the consumed samples."""
@@ -147,10 +145,10 @@ class DataModule(pl.LightningDataModule):
                 f"the checkpoint is not of the run in {self.settings.run_dir}, or its {SETTINGS_FILE} was changed: it "
                 f"has {others}; put back what belongs to the run, or begin a new one in another --run_dir"
             )
-        if state_dict[FINGERPRINT] != self.fingerprint:
+        if any(was != now for was, now in zip(state_dict[FINGERPRINT], self.fingerprint, strict=False)):
             raise DataError(
-                "the training data are not those that the run began with (their number, the first or the last item): "
-                "resume with those, or begin a new run in another --run_dir"
+                "the training data are not those that the run began with (their number, or what is in them): resume "
+                "with those, or begin a new run in another --run_dir"
             )
         sampler, consumed = self.data_sampler, state_dict[CONSUMED_SAMPLES]
         sampler.init_consumed_samples = sampler.prev_consumed_samples = consumed

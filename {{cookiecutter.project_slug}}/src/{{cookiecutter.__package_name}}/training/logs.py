@@ -41,6 +41,9 @@ class RunRecorder(pl.Callback):
             loaded = _loaded_heads(trainer)
             heads = (f"; {head}: {'loaded from it' if head in loaded else 'new'}" for head in self.settings.new_heads)
             tell(f"starting from the {weights} {start}{''.join(heads)}")
+        data: Any = trainer
+        sizes = [len(items) for items in (data.datamodule.train, data.datamodule.validation)]
+        tell("training on {:,} items, validation with {:,}".format(*sizes))
         loggers = open_loggers(self.settings.logger_names, self.run, asdict(self.settings), trainer.global_step)
         if trainer.is_global_zero:
             save_settings(self.settings, self.run)

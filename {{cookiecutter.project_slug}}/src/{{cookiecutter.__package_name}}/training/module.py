@@ -48,6 +48,12 @@ class NetworkModule(pl.LightningModule, io.IOMixin):
         if optim is not None:
             optim.connect(self)
 
+    def setup(self, stage: str) -> None:
+        """Let the config see what is trained on, once the data module has read it and before the network is built."""
+        if stage == "fit":
+            data: Any = self.trainer
+            self.config.see_training(data.datamodule.train)
+
     def configure_model(self, vp_stage: int = 0) -> None:
         """Build this rank's stage; NeMo calls this once in a run, after the parallel groups exist."""
         if not hasattr(self, "module"):
@@ -98,7 +104,7 @@ class NetworkModule(pl.LightningModule, io.IOMixin):
             figures = self._loss_reduction.figures(outputs["totals"])
             named = {TRAIN_LOSS if name == LOSS else f"train_{name}": value for name, value in figures.items()}
             rates = {GRAD_NORM: trainer.strategy.grad_norm, LEARNING_RATE: self._lr, STEP: float(trainer.global_step)}
-            self.log_dict({**named, **rates})
+            self.log_dict({**(named if outputs["totals"][0, 1] else {}), **rates})  # else they are means over nothing
 
     def on_validation_batch_end(self, outputs: Any, batch: Any, batch_idx: int, *args: Any) -> None:
         """Add up the sums and counts of a global batch.

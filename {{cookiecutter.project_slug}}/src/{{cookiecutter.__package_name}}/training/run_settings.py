@@ -137,6 +137,15 @@ def holds_run(settings: Settings) -> bool:
     return True
 
 
+def check_command(command: str, saved: Settings) -> None:
+    """Raise a UserError if `pretrain` or `finetune` is to go on with a run that the other one has begun."""
+    starts_elsewhere = bool(saved.from_run or saved.foreign_start)
+    other = "finetune" if starts_elsewhere and saved.new_heads else "pretrain" if not starts_elsewhere else command
+    if other != command:
+        mend = f"go on with `{other} --resume true`, or choose another --run_dir"
+        raise UserError(f"{saved.run_dir} holds a run of {other}: {mend}")
+
+
 def check_writable(folder: Path) -> None:
     """Raise a UserError if a folder cannot be made, or nothing in it."""
     existing = folder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,7 @@ from nemo import lightning as nl
 from nemo.lightning.pytorch.plugins import MegatronMixedPrecision
 
 from ..contracts import names
-from ..contracts.config import NetworkConfig, check_config
+from ..contracts.config import NetworkConfig, check_config, sized
 from ..contracts.errors import UserError, need
 from ..model import config as model
 from ..model.settings import Settings
@@ -111,17 +111,9 @@ def make_module(settings: Settings, start_weights: Path | None, same_network: bo
     Raises:
         UserError: there is no such network, or its config does not fit its settings.
     """
-    config = config_of(settings)
-    sizes = {**asdict(settings.model), "sequence_length": settings.sequence_length}
-    known = {field.name for field in fields(config)}
-    if unknown := sizes.keys() - known:
-        raise UserError(f"model/config.py: {config.__name__} has no field {', '.join(sorted(unknown))}: add it there")
-    # Megatron wants a number of heads that tensor parallel divides, also where nothing attends
-    sizes.setdefault("num_attention_heads", settings.model.hidden_size)
-    network = config(
-        **sizes,
-        **{name: getattr(settings, name) for name in settings.ONLY_PREDICT if name in known},
-        init_seed=settings.seed,
+    network = sized(
+        config_of(settings),
+        settings,
         start_weights_dir=str(weights(start_weights)) if start_weights else None,
         foreign_start_dir=settings.foreign_start,
         new_heads=None if same_network else settings.new_heads,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..contracts.config import NetworkConfig
+from ..contracts.item import DataError
 from ..contracts.stage import PipelineStage
 from . import dataset, results
 from .hugging_face import export as hugging_face
@@ -19,8 +20,11 @@ from .hugging_face.start import load_folder
 from .item import ClassItem, MaskedItem, ResidueClassItem, ResidueValueItem, ValueItem
 from .losses import ClassLoss, MaskedLoss, ResidueClassLoss, ResidueValueLoss, ValueLoss
 from .measures import baseline, entropy
-from .network import LabelledStage, MaskedStage, ProteinHead, ResidueHead
+from .network import LabelledStage, MaskedStage, ProteinHead, ResidueHead, Units
 from .settings import VOCABULARY_ROWS, Settings
+
+MOST_APART = 20.0
+"""How many deviations apart the means of labels in the same units may be, and how many times larger a deviation."""
 
 as_in_esm = partial(torch.nn.init.normal_, std=0.02)
 
@@ -51,6 +55,7 @@ class EsmConfig(NetworkConfig):
 
     prepare = staticmethod(dataset.prepare)
     read_training = staticmethod(dataset.read_training)
+    count_training = staticmethod(dataset.count_training)
     read_test = staticmethod(dataset.read_test)
     read_predict = staticmethod(dataset.read_predict)
     pieces = "tokens"
@@ -108,11 +113,26 @@ class MaskedConfig(EsmConfig):
 class LabelledConfig(EsmConfig):
     """Finetuning: the trunk and a new head."""
 
+    label_units: tuple[float, float] = (0.0, 1.0)
+    """Mean and standard deviation of the values to train on, in which a new head of values learns."""
+
     is_classifier: ClassVar[bool]
     head_class: ClassVar[type]
     stage_class = LabelledStage
     keep = results.keep_labelled
     predictions = results.predictions
+
+    def see_training(self, items: Any) -> None:
+        """Take the units of the labels, if they are values."""
+        if not self.is_classifier:
+            self.label_units = items.units()
+
+    def configure_model(self, vp_stage: int = 0) -> PipelineStage:
+        """Build this rank's stage; DataError if a head that is loaded has learned labels of quite another scale."""
+        stage = super().configure_model(vp_stage)
+        if stage.loaded_heads and stage.head.units is not None:
+            check_units(self, stage.head.units)
+        return stage
 
     @property
     def num_outputs(self) -> int:
@@ -181,6 +201,17 @@ class ResidueValueConfig(LabelledConfig):
     answers = results.residue_values
     references = staticmethod(baseline.of_residues)
     scores = staticmethod(results.score_values)
+
+
+def check_units(config: LabelledConfig, learned: Units) -> None:
+    """Raise a DataError if the labels seem to be in other units than those that a head has learned."""
+    (mean, deviation), (old_mean, old_deviation) = config.label_units, learned.bits.view(torch.float64).tolist()
+    if abs(mean - old_mean) > MOST_APART * old_deviation or not 1 / MOST_APART < deviation / old_deviation < MOST_APART:
+        raise DataError(
+            f"the labels are {mean:.4g} on average, with a deviation of {deviation:.3g}, and the head that is loaded "
+            f"has learned some of {old_mean:.4g} and {old_deviation:.3g}: start with a new one (--redraw_heads true), "
+            "or give labels in the same units"
+        )
 
 
 NETWORKS: dict[str, type[NetworkConfig]] = {

@@ -15,7 +15,7 @@ from typing import IO, Any
 from ..contracts.item import DataError
 from ..contracts.view import split_validation
 from .reading.fasta import read_fasta
-from .reading.index import index_of
+from .reading.index import has_index, index_of
 from .reading.labels import LabelReader
 from .reading.locations import read_sample
 from .reading.packing import SPECIAL_TOKENS, pack
@@ -24,6 +24,9 @@ from .reading.source import kind, read_source
 from .reading.store import UNLABELLED, Proteins, Record
 from .reading.tables import read_table
 from .settings import Settings
+
+MOST_TO_VALIDATE = 800
+"""Proteins of a training file, if nobody says how many."""
 
 _TABLES = (".csv", ".tsv")
 
@@ -63,6 +66,16 @@ def read_training(settings: Settings) -> tuple[Items, Items]:
     else:
         train, validation = _split(train, data.validation_size)
     return items(train, settings), items(validation, settings)
+
+
+def count_training(settings: Settings) -> int | None:
+    """Return how many items there are to train on; None for a file that has no index yet, which may take long to make.
+
+    Raises:
+        DataError: see `read_training`.
+    """
+    file, index_dir = settings.data.train_file, settings.data.index_dir
+    return None if file and not has_index(Path(file), index_dir) else len(read_training(settings)[0])
 
 
 def read_test(settings: Settings) -> Items:
@@ -142,15 +155,18 @@ def _read(file: str | None, split: str, settings: Settings) -> Proteins:
 
 def _tell_of_long(file: str, proteins: Proteins, settings: Settings) -> None:
     most = settings.model.max_length - SPECIAL_TOKENS
-    if count := int((proteins.lengths(0, len(proteins)) > most).sum()):
+    lengths = proteins.lengths(0, len(proteins))
+    if count := int((lengths > most).sum()):
+        whole = int(lengths.max()) + SPECIAL_TOKENS
         print(
             f"warning: {count:,} of the {len(proteins):,} proteins in {file} have more than {most:,} residues: only so "
-            "many are read, at both ends (--model.max_length)",
+            f"many are read, at both ends (--model.max_length {whole} reads all)",
             file=sys.stderr,
             flush=True,
         )
 
 
-def _split(proteins: Proteins, validation_size: int) -> tuple[Proteins, Proteins]:
-    train, validation = split_validation(range(len(proteins)), validation_size)
+def _split(proteins: Proteins, wished: int | None) -> tuple[Proteins, Proteins]:
+    size = min(max(len(proteins) // 5, 1), MOST_TO_VALIDATE) if wished is None else wished
+    train, validation = split_validation(range(len(proteins)), size)
     return proteins[: len(train)], proteins[-len(validation) :]

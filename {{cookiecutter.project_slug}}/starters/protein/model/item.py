@@ -40,6 +40,8 @@ class ProteinItem(Item):
 
     tokens: Annotated[Tensor, Key("int64", ("sequence_length",), below=len(TOKENS), about="ESM-2's tokens")]
     sequence: Annotated[Tensor, Key("int64", ("sequence_length",), about="1, 2, ... by protein; 0 where there is none")]
+    left_out: Annotated[Tensor, Key("int64")]
+    """Residues between both ends that are not there, as the protein is too long; 0 if it is another part of it."""
 
 
 class MaskedItem(ProteinItem):

@@ -51,11 +51,14 @@ class ClassLoss(ItemLossReduction):
 
 
 class ValueLoss(ItemLossReduction):
-    """The squared error of each protein's value."""
+    """The squared error of each protein's value: by the variance of the labels to train on, and in their own units."""
+
+    names = ("loss", "mse")
 
     def per_item(self, output: dict[str, Tensor], batch: ValueItem) -> tuple[Tensor, ...]:
         """See the base class."""
-        return ((output["logits"].float().squeeze(-1) - batch["label"]).square(),)
+        error = output["logits"].squeeze(-1) - batch["label"]
+        return (error / output["_deviation"]).square(), error.square()
 
 
 class ResidueClassLoss(LossReduction):
@@ -71,11 +74,12 @@ class ResidueClassLoss(LossReduction):
 
 
 class ResidueValueLoss(LossReduction):
-    """The squared error of each labelled residue's value."""
+    """The squared error of each labelled residue's value: by the variance of labels, and in their own units."""
 
+    names = ("loss", "mse")
     unit = "residues"
 
     def counted(self, output: dict[str, Tensor], batch: ResidueValueItem) -> tuple[Counted, ...]:
         """Count the labelled residues."""
-        error = (output["logits"].float().squeeze(-1) - batch["label"]).square()
-        return (Counted(error, batch["is_labelled"]),)
+        error, where = output["logits"].squeeze(-1) - batch["label"], batch["is_labelled"]
+        return Counted((error / output["_deviation"][:, None]).square(), where), Counted(error.square(), where)

@@ -191,6 +191,24 @@ class MaskedStage(TiedStage):
         return {"logits": self.head(hidden, self.tied), **last_features(hidden, self)}
 
 
+class Units(nn.Module):
+    """The units of the labels: a head of values learns what has mean 0 and deviation 1, and answers in their units.
+
+    Both numbers stay with the weights, and as bits, for a run in bf16 would round them.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        """Keep those of the labels to train on; a head that is loaded brings its own."""
+        super().__init__()
+        self.bits: Tensor
+        self.register_buffer("bits", torch.tensor(config.label_units, dtype=torch.float64).view(torch.int64))
+
+    def forward(self, scores: Tensor) -> dict[str, Tensor]:
+        """Map scores (B, ..., 1) to `logits` in the units, float32; and give the deviation, which the loss needs."""
+        mean, deviation = self.bits.view(torch.float64).float()
+        return {"logits": scores.float() * deviation + mean, "_deviation": deviation.expand(len(scores))}
+
+
 class ProteinHead(MegatronModule):
     """One answer a protein; `EsmClassificationHead` of transformers, of which the first token is seen, or the mean."""
 
@@ -200,6 +218,7 @@ class ProteinHead(MegatronModule):
         with start_weights(config, "protein head"):
             self.dense = whole_linear(config, config.hidden_size, config.hidden_size)
             self.scores = small_linear(config, config.hidden_size, config.num_outputs)
+        self.units = None if config.is_classifier else Units(config)
 
     def forward(self, hidden: Tensor, batch: ProteinItem) -> Tensor:
         """Map this rank's part of (S, B, H) to (B, outputs)."""
@@ -219,6 +238,7 @@ class ResidueHead(MegatronModule):
         self.dropout = Dropout(config)
         with start_weights(config, "residue head"):
             self.scores = linear_by_row(config, config.hidden_size, config.num_outputs)
+        self.units = None if config.is_classifier else Units(config)
 
     def forward(self, hidden: Tensor, batch: ProteinItem) -> Tensor:
         """Map this rank's part of (S, B, H) to (B, S, outputs)."""
@@ -244,7 +264,9 @@ class LabelledStage(PipelineStage):
         hidden = self.trunk(batch, Rows(batch["sequence"], self.config), self.input_tensor)
         if not self.post_process:
             return hidden
-        return {"logits": self.head(hidden, batch), **last_features(hidden, self)}
+        scores = self.head(hidden, batch)
+        answers = {"logits": scores} if self.head.units is None else self.head.units(scores)
+        return {**answers, **last_features(hidden, self)}
 
 
 def is_seen(number: int, config: NetworkConfig) -> bool:

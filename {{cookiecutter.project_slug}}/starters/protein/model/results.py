@@ -57,13 +57,15 @@ def keep_features(config: NetworkConfig, output: dict[str, Tensor], batch: Prote
     """Return features of the layer that is asked for, float32; nothing of packed rows.
 
     Returns:
-        `residues`, how many a protein has, (B) int64: they follow its first token. `embedding`, the mean of their
-        features, (B, H). With `--embeddings residue` also `features`, of all positions, (B, S, H).
+        `residues`, how many a protein has, (B) int64: they follow its first token; and `left_out`, how many are not
+        there, between the first and the second half of these. `embedding`, the mean of their features, (B, H). With
+        `--embeddings residue` also `features`, of all positions, (B, S, H).
     """
     if config.sequence_length > config.max_length:
         return {}
     hidden = output["hidden"].float()
-    kept = {"residues": is_inside(batch["sequence"]).sum(dim=1), "embedding": mean_of_residues(hidden, batch)}
+    residues = {"residues": is_inside(batch["sequence"]).sum(dim=1), "left_out": batch["left_out"]}
+    kept = {**residues, "embedding": mean_of_residues(hidden, batch)}
     return {**kept, "features": hidden} if config.embeddings == "residue" else kept
 
 
@@ -74,11 +76,9 @@ def score_classes(kept: Kept) -> dict[str, float]:
 
 
 def score_values(kept: Kept) -> dict[str, float]:
-    """Return the mean squared error, and Spearman's rank correlation; of proteins or residues."""
+    """Return Spearman's rank correlation; of proteins or residues."""
     where = kept["is_labelled"]
-    label, value = kept["label"][where], kept["value"][where]
-    error = np.square(value - label, dtype=np.float64)
-    return {"mse": float(error.mean()), "spearman": spearman(label, value)}
+    return {"spearman": spearman(kept["label"][where], kept["value"][where])}
 
 
 def predictions(config: NetworkConfig, kept: Kept) -> Predicted:
@@ -92,7 +92,7 @@ def embeddings(config: NetworkConfig, kept: Kept) -> Predicted:
         return {}
     if config.embeddings == "sequence":
         return {"embedding": kept["embedding"]}
-    return {"embedding": of_residues(kept["features"], kept["residues"])}
+    return {"embedding": of_residues(kept["features"], kept["residues"]), **places(kept)}
 
 
 def protein_classes(config: NetworkConfig, kept: Kept) -> Predicted:
@@ -116,13 +116,28 @@ def residue_classes(config: NetworkConfig, kept: Kept) -> Predicted:
     """Return the predicted classes as a table has labels, and beside it the probability of each class."""
     names, probability = np.array(config.classes), of_residues(kept["probability"], kept["residues"])
     guess = Ragged(names[probability.values.argmax(axis=1)], probability.offsets)
-    return {"prediction": texts(guess, config.classes), "probability": probability}
+    return {"prediction": texts(guess, config.classes), "probability": probability, **places(kept)}
 
 
 def residue_values(config: NetworkConfig, kept: Kept) -> Predicted:
     """Return the values as a table has labels, and beside it as they are."""
     value = of_residues(kept["value"], kept["residues"])
-    return {"prediction": texts(Ragged(np.array([f"{v:.6g}" for v in value.values]), value.offsets)), "value": value}
+    written_values = Ragged(np.array([f"{v:.6g}" for v in value.values]), value.offsets)
+    return {"prediction": texts(written_values), "value": value, **places(kept)}
+
+
+def places(kept: Kept) -> Predicted:
+    """Return where in the whole protein its residues stand, from 1: `position` of each, and `positions` in words."""
+    residues, left_out = kept["residues"], kept["left_out"]
+    offsets = np.cumsum([0, *residues])
+    number = np.arange(offsets[-1]) - offsets[:-1].repeat(residues) + 1
+    first = residues - residues // 2  # of two ends, as `termini` cuts them
+    position = number + left_out.repeat(residues) * (number > first.repeat(residues))
+    words = [
+        f"1-{half} {half + gap + 1}-{count + gap}" if gap else f"1-{count}"
+        for count, half, gap in zip(residues, first, left_out, strict=True)
+    ]
+    return {"positions": np.array(words), "position": Ragged(position, offsets)}
 
 
 def of_residues(rows: np.ndarray, residues: np.ndarray) -> Ragged:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -34,11 +35,11 @@ class DataSettings(base.DataSettings):
     train_file: str | None = None
     """proteins to train with: FASTA, CSV or TSV, perhaps .gz; default: the sample in this package"""
     validation_file: str | None = None
-    """proteins to validate with; default: the last --data.validation_size of the training file"""
+    """proteins to validate with; default: the last of the training file, --data.validation_size of them"""
     test_file: str | None = None
     """proteins to test with and to predict; default: the sample's, if the training file is the sample too"""
-    validation_size: int = 800
-    """proteins of the training file that are kept for validation, if there is no validation file"""
+    validation_size: int | None = None
+    """proteins of the training file to validate with, if there is no validation file; default: a fifth, at most 800"""
     sequence_column: str = "sequence"
     """column of a CSV or TSV file that holds the sequences"""
     name_column: str = "name"
@@ -179,8 +180,16 @@ class Settings(base.RunSettings):
 
     @property
     def predicted(self) -> str:
-        """The name of --input, without what says its kind."""
-        return Path(Path(self.input).name.removesuffix(".gz")).stem if self.input else ""
+        """The name of --input, without what says its kind, and which features are asked for."""
+        name = Path(re.sub(r"\.gz$", "", Path(self.input).name, flags=re.IGNORECASE)).stem if self.input else ""
+        kind = self.embeddings if self.embeddings != "none" else ""
+        layer = "" if self.layer is None else f"layer{self.layer}"
+        return "-".join(filter(None, (name, kind, layer)))
+
+    @property
+    def to_test(self) -> tuple[str, ...]:
+        """A test file, if a person's proteins train and there is none: the sample is not tested with then."""
+        return ("--data.test_file", "FILE") if self.data.train_file and not self.data.test_file else ()
 
     def to_predict(self) -> Settings:
         """Return these with a row for each protein, and without masks.

@@ -1,6 +1,7 @@
 """The items of every network: what the contract says, one by one and in batches, packed and padded."""
 
 import multiprocessing
+import os
 from collections import Counter
 
 import numpy as np
@@ -256,6 +257,31 @@ def test_a_file_for_validation_leaves_the_training_file_whole(files):
     assert names(train) == ["train0", "train1", "train2", "train3"]
     assert names(validation) == ["validation0", "validation1", "validation2"]
     assert names(read_test(change(Settings(), data=files))) == ["test0", "test1"]
+
+
+@pytest.mark.parametrize("network", ["masked", "residue_regressor"])
+def test_a_fingerprint_tells_what_is_in_the_middle_and_not_where_or_when_it_was_written(network, table, tmp_path):
+    def printed(path):
+        return read_training(settings_for(path, network))[0].fingerprint()
+
+    (tmp_path / "copy").mkdir()
+    copy, text = tmp_path / "copy" / "other name.csv", table.read_text()
+    copy.write_text(text)
+    os.utime(copy, ns=(0, 0))
+    assert printed(copy) == printed(table)
+    line = text.splitlines()[3]
+    changed = line[:-1] + "9" if network != "masked" else line.replace(line.split(",")[1], line.split(",")[1][::-1])
+    copy.write_text(text.replace(line, changed))
+    assert printed(copy) != printed(table)
+    copy.write_text(text.replace("p2,", "x2,"))
+    assert printed(copy) == printed(table), "a name is nothing that is learned from"
+
+
+@pytest.mark.parametrize(("count", "validated"), [(2, 1), (4, 1), (1_000, 200), (4_500, 800)])
+def test_no_more_than_a_fifth_validates_if_nobody_says_how_many(count, validated, tmp_path):
+    (tmp_path / "some.fasta").write_text(">x\nACD\n" * count)
+    train, validation = read_training(change(Settings(), data={"train_file": str(tmp_path / "some.fasta")}))
+    assert (len(train), len(validation)) == (count - validated, validated)
 
 
 @pytest.mark.parametrize("size", [0, 4, 800])

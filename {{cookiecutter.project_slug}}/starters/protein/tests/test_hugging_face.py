@@ -47,6 +47,15 @@ def test_every_weight_is_taken_and_gives_itself_back(network, megatron, tmp_path
     assert_equal(back(stage, network), weights_of(theirs))
 
 
+def test_a_folder_for_longer_proteins_is_told(megatron, tmp_path, capsys):
+    theirs = saved(make("masked", max_position_embeddings=66), tmp_path)
+    told = f"{tmp_path} is for proteins of up to 64 tokens, and no more than --model.max_length 48 are read here"
+    built(started(theirs, "masked"))
+    assert told in capsys.readouterr().err
+    built(started(theirs, "masked", model={"max_length": 64}))
+    assert told not in capsys.readouterr().err
+
+
 def test_a_folder_of_several_files_is_the_same(megatron, tmp_path):
     theirs = make("masked")
     saved(theirs, tmp_path, max_shard_size="5KB")

@@ -1,8 +1,13 @@
 """Masks are BERT's, and crops keep what they say: pure functions of the numbers that are drawn."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from conftest import read_rows
 
+from {{cookiecutter.__package_name}}.contracts.errors import UserError
+from {{cookiecutter.__package_name}}.contracts.names import TRAIN_LOSS
 from {{cookiecutter.__package_name}}.model.item import AMINO_ACIDS, CLS, FIRST_AMINO_ACID, MASK, TOKENS, UNK
 from {{cookiecutter.__package_name}}.model.reading.masking import mask, termini, window
 
@@ -96,3 +101,13 @@ def test_both_termini_of_a_protein_that_is_too_long_are_kept():
     assert termini(residues, 6).tolist() == [0, 1, 2, 7, 8, 9]
     assert termini(residues, 5).tolist() == [0, 1, 2, 8, 9]
     assert termini(residues, 1).tolist() == [0]
+
+
+@pytest.mark.slow
+def test_a_step_in_which_nothing_is_masked_has_no_loss(tiny, train):
+    few = {"max_steps": 2, "val_check_interval": 2, "warmup_steps": 0}
+    settings = tiny(network="masked", data={"mask_probability": 1e-9}, training=few)
+    with pytest.raises(UserError, match="val_loss is a mean over no masked tokens"):
+        train(settings)
+    row = read_rows(Path(settings.run_dir))[0]
+    assert (row["step"], row[TRAIN_LOSS], row["train_accuracy"]) == ("1", "", "") and row["lr"]

@@ -76,9 +76,9 @@ def test_any_file_is_predicted_in_its_order_beside_the_test_set(finetuned, copy,
     words = ["--from", folder, "--training.global_batch_size", 4, "--embeddings", "sequence"]
     assert run("predict", *words, "--input", fasta) == 0
     told = capfd.readouterr()
-    assert told.out == f"wrote {folder / 'predictions-new.csv'} and {folder / 'predictions-new.npz'}\n"
-    assert "have more than 46 residues: only so many are read, at both ends (--model.max_length)\n" in told.err
-    columns, arrays = read(folder)
+    assert told.out == "wrote {0}.csv and {0}.npz\n".format(folder / "predictions-new-sequence")
+    assert "have more than 46 residues: only so many are read, at both ends (--model.max_length 62 reads" in told.err
+    columns, arrays = read(folder, "predictions-new-sequence")
     assert columns["name"] == NAMES == arrays["name"].tolist() and set(columns["label"]) == {""}
     megatron_later()
     for n, sequence in enumerate(sequences()):
@@ -110,13 +110,18 @@ def test_a_table_without_labels_gives_what_the_same_fasta_gives(finetuned, copy,
 def test_a_packed_run_gives_features_of_each_residue_without_masks(pretrained, copy, fasta, megatron_later):
     folder = copy(pretrained, data={"pack": 120})
     assert run("predict", "--from", folder, "--input", fasta, "--embeddings", "residue") == 0
-    columns, arrays = read(folder)
-    assert columns == {"idx": [str(n) for n in range(len(NAMES))], "name": NAMES}
+    columns, arrays = read(folder, "predictions-new-residue")
+    whole = {"idx": [str(n) for n in range(len(NAMES))], "name": NAMES}
+    assert columns == {**whole, "positions": ["1-5", "1-46", "1-12", "1-1", "1-23 38-60", "1-33", "1-7"]}
     offsets = arrays["embedding_offsets"]
+    assert np.array_equal(arrays["position_offsets"], offsets)
     assert np.diff(offsets).tolist() == [min(length, 46) for length in LENGTHS]
     megatron_later()
     for n, sequence in enumerate(sequences()):
         alone = outputs_alone(pretrained.settings, sequence)["hidden"][0, 1:-1]
+        position = arrays["position"][offsets[n] : offsets[n + 1]]
+        seen = sequence if len(sequence) <= 46 else sequence[:23] + sequence[-23:]
+        assert "".join(sequence[place - 1] for place in position) == seen
         found = arrays["embedding"][offsets[n] : offsets[n + 1]]
         np.testing.assert_allclose(found, alone, rtol=1e-4, atol=1e-5)
 
@@ -134,9 +139,9 @@ def test_every_layout_gives_the_same_features_of_a_layer_in_the_same_order(layou
     asked = {"run_dir": str(folder), "input": str(fasta), "embeddings": "residue", "layer": 1}
     settings = change(pretrained.settings, training={"global_batch_size": 4}, **asked)
     predict(settings)
-    columns, alone = read(folder)
+    columns, alone = read(folder, "predictions-new-residue-layer1")
     run_ranks(predict, change(settings, parallel=vars(LAYOUTS[layout])), processes=2, logs=tmp_path / "logs")
-    again, together = read(folder)
+    again, together = read(folder, "predictions-new-residue-layer1")
     assert again == columns and together.keys() == alone.keys()
     for name, array in alone.items():
         if array.dtype.kind == "f":
@@ -163,6 +168,7 @@ def test_residues_are_scored_where_they_have_labels_and_predicted_everywhere(tra
     assert run("predict", "--from", trained.folder) == 0
     columns, arrays = read(trained.folder, "predictions")
     reader = LabelReader("residue_classifier", classes)
+    assert columns["positions"][3:5] == ["1-1", "1-23 38-60"]
     start = 0
     for text, length in zip(columns["prediction"], LENGTHS, strict=True):
         labels, _ = reader.read(text, None, min(length, 46))

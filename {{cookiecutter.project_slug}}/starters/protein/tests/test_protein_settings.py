@@ -1,8 +1,12 @@
 """What cannot be set together is one line."""
 
+import re
+from pathlib import Path
+
 import pytest
 from conftest import change
 
+from {{cookiecutter.__package_name}}.cli import PROG
 from {{cookiecutter.__package_name}}.model.settings import FINETUNE, Settings
 
 
@@ -17,6 +21,33 @@ from {{cookiecutter.__package_name}}.model.settings import FINETUNE, Settings
 )
 def test_what_does_not_go_together_is_told(changes, words):
     assert words in " ".join(change(Settings(), **changes).problems())
+
+
+FILE = ("--data.test_file", "FILE")
+
+
+def test_a_file_to_train_with_needs_one_to_test_with():
+    for files, words in (({}, ()), ({"train_file": "a", "test_file": "b"}, ()), ({"train_file": "a"}, FILE)):
+        assert change(Settings(), data=files).to_test == words
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/proteins.md"])
+def test_commands_on_ones_own_data_use_no_folder_of_a_run_on_the_sample(page):
+    text = (Path(__file__).resolve().parents[2] / page).read_text(encoding="utf-8")
+    lines = re.findall(rf"^{PROG} (?:pretrain|finetune) .*--(?:data|from_hf|training).*$", text, flags=re.MULTILINE)
+    assert len(lines) >= 2
+    for line in lines:
+        assert re.search(r"--run_dir runs/(?!pretrain\b|finetune\b)\S+", line), line
+
+
+def test_predictions_are_called_by_what_was_asked_for():
+    for asked, name in (
+        ({}, ""),
+        ({"input": "/there/new.fasta.gz"}, "new"),
+        ({"input": "new.v2.FASTA.GZ", "embeddings": "sequence"}, "new.v2-sequence"),
+        ({"embeddings": "residue", "layer": 0}, "residue-layer0"),
+    ):
+        assert change(Settings(), **asked).predicted == name
 
 
 def test_rows_of_many_proteins_are_for_pretraining():

@@ -34,7 +34,8 @@ def batch():
     tokens = torch.full((3, LENGTH), PAD)
     for row, letters in zip(tokens, ("LAL", "X", "GGCL"), strict=True):
         row[: len(letters) + 2] = torch.tensor([CLS, *map(TOKENS.index, letters), EOS])
-    return {"tokens": tokens, "sequence": (tokens != PAD).long(), "idx": torch.arange(3)}
+    left_out = torch.tensor([0, 0, 2])
+    return {"tokens": tokens, "sequence": (tokens != PAD).long(), "left_out": left_out, "idx": torch.arange(3)}
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_the_embedding_is_the_mean_of_the_residues_whatever_stands_around(batch,
     kept = results.keep_features(config_of(), {"hidden": hidden.bfloat16()}, batch)
     expected = [hidden[n, 1 : 1 + count].bfloat16().float().mean(dim=0) for n, count in enumerate(RESIDUES)]
     torch.testing.assert_close(kept["embedding"], torch.stack(expected))
-    assert kept["residues"].tolist() == list(RESIDUES) and set(kept) == {"residues", "embedding"}
+    assert kept["residues"].tolist() == list(RESIDUES) and set(kept) == {"residues", "left_out", "embedding"}
 
 
 def test_rows_of_several_proteins_have_no_embedding(batch, hidden):
@@ -84,6 +85,13 @@ def test_features_of_residues_lie_one_protein_after_the_other(batch, hidden):
     for n, residues in enumerate(RESIDUES):
         part = found.values[found.offsets[n] : found.offsets[n + 1]]
         assert np.array_equal(part, hidden[n, 1 : 1 + residues].numpy())
+
+
+def test_residues_say_where_in_the_whole_protein_they_stand():
+    found = results.places({"residues": np.array([3, 5, 1]), "left_out": np.array([0, 4, 0])})
+    assert found["positions"].tolist() == ["1-3", "1-3 8-9", "1-1"]
+    assert found["position"].values.tolist() == [1, 2, 3, 1, 2, 3, 8, 9, 1]
+    assert found["position"].offsets.tolist() == [0, 3, 8, 9]
 
 
 def labelled(network, batch, hidden, logits, label, is_labelled, **changes):
@@ -171,9 +179,9 @@ def test_the_score_of_two_classes_is_the_usual_one():
     assert results.score_classes(kept) == {"auroc": 0.75}
 
 
-def test_values_are_scored_by_their_error_and_their_order():
+def test_values_are_scored_by_their_order():
     kept = {"label": np.float32([1, 2, 3, 4]), "value": np.float32([1, 3, 2, 9]), "is_labelled": np.ones(4, bool)}
-    assert results.score_values(kept) == {"mse": 27 / 4, "spearman": pytest.approx(0.8)}
+    assert results.score_values(kept) == {"spearman": pytest.approx(0.8)}
 
 
 def test_only_labelled_residues_are_scored():
@@ -184,4 +192,4 @@ def test_only_labelled_residues_are_scored():
     expected = roc_auc_score(label[is_labelled], probability[is_labelled][:, 1])
     assert results.score_classes(kept) == {"auroc": pytest.approx(expected)}
     kept = {"label": label, "value": np.where(is_labelled, label + 0.5, 100.0), "is_labelled": is_labelled}
-    assert results.score_values(kept)["mse"] == 0.25
+    assert results.score_values(kept) == {"spearman": pytest.approx(1)}

@@ -15,7 +15,7 @@ import pytest
 from conftest import change
 
 from {{cookiecutter.__package_name}}.contracts.item import DataError
-from {{cookiecutter.__package_name}}.model.dataset import read_proteins
+from {{cookiecutter.__package_name}}.model.dataset import count_training, read_proteins, read_training
 from {{cookiecutter.__package_name}}.model.reading import index, source
 from {{cookiecutter.__package_name}}.model.reading.store import Record, in_memory
 from {{cookiecutter.__package_name}}.model.settings import Settings
@@ -86,6 +86,14 @@ def test_positions_outside_are_refused(file):
 def test_an_index_is_built_once(file, builds):
     assert contents(read(file)) == contents(read(file)) == [A, B, C]
     assert builds == [Path(f"{file}.index", builds[0].name)]
+
+
+@pytest.mark.parametrize("index_dir", [None, "indexes"])
+def test_a_plan_counts_what_has_been_read_and_builds_nothing(file, index_dir, tmp_path, builds):
+    data = {"train_file": str(file), "validation_size": 1, "index_dir": index_dir and str(tmp_path / index_dir)}
+    settings = change(Settings(), data=data)
+    assert count_training(settings) is None and builds == []
+    assert len(read_training(settings)[0]) == count_training(settings)
 
 
 def test_an_index_is_mapped_and_not_read(file):

@@ -51,7 +51,7 @@ def counted(proteins):
         ('"sequence","other","name"\n"ACD","a, ""b""\nc","x"\nEF,,y\n', "table.csv"),
         ("name\tsequence\nx\tACD\ny\tEF\n", "table.tsv"),
         (gzip.compress(b"name,sequence\nx,ACD\ny,EF\n"), "table.csv.gz"),
-        (gzip.compress(b"name\tsequence\nx\tACD\ny\tEF\n"), "table.TSV.gz"),
+        (gzip.compress(b"name\tsequence\nx\tACD\ny\tEF\n"), "table.TSV.GZ"),
     ],
     ids=["plain", "CRLF", "BOM", "quoted", "tsv", "csv.gz", "tsv.gz"],
 )
@@ -144,6 +144,10 @@ def test_numbers_are_not_taken_for_classes(read):
         ("sequence,label\nAC,a\n\nA1,a\n", "line 4: '1' is no residue"),
         ("sequence,label\nAC,a\n ,a\n", "line 3: there are no residues: add them, or remove the protein"),
         ("sequence,label\nAC,a\n*,a\n", "line 3: there are no residues"),
+        ("\nsequence;label\nAC;0,5\n", "line 2: its columns are separated by semicolons: save it with commas between"),
+        ('"sequence";"label"\n"AC";"a"\n', "line 1: its columns are separated by semicolons: save it with commas"),
+        ("sequence\tlabel\nAC\ta\n", "line 1: its columns are separated by tabs: call it .tsv"),
+        ("sequence,label,label\nAC,a,b\n", "line 1: there are several columns 'label': rename all but one, or set"),
         ("sequence,label\nAC\n", "line 2: 1 fields for 2 columns"),
         ("sequence,label\nAC,a,b\n", "line 2: 3 fields for 2 columns"),
         ('sequence,label\nAC,"a\nAD,a\n', "line 3: unexpected end of data: check the quotation marks"),
@@ -156,6 +160,12 @@ def test_what_is_wrong_is_told_with_its_line(read, content, told):
         read(content, "sequence_classifier")
     assert told in str(error.value) and "\n" not in str(error.value)
     assert "table.csv" in str(error.value)
+
+
+def test_a_tsv_file_with_commas_and_columns_that_nobody_reads_twice(read):
+    with pytest.raises(DataError, match=r"its columns are separated by commas: call it \.csv"):
+        read("name,sequence\nx,ACD\n", name="table.tsv")
+    assert rows(read("sequence,note,note\nACD,1,2\n")) == [("1", "ACD")]
 
 
 @pytest.mark.parametrize(

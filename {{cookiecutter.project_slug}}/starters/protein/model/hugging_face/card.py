@@ -10,6 +10,7 @@ import yaml
 
 from ...contracts.names import EVALUATION_FILE, VAL_LOSS
 from ...contracts.reading import read_evaluation
+from ..reading.packing import SPECIAL_TOKENS
 from ..settings import Settings
 
 CARD_FILE = "README.md"
@@ -33,7 +34,9 @@ model = {architecture}.from_pretrained("FOLDER")
 
 `load.py`, where it is there, loads the same without a tokenizer, and gives `logits` and `hidden`. Load in float32, as
 `from_pretrained` does: in bfloat16 transformers rounds rotary positions. With masks and padding it scales embeddings by
-the padded length; `load.py` shows how not to. The contact head is not trained (zeros): `predict_contacts` gives 0.5.
+the padded length; `load.py` shows how not to. Of a protein of more than {most} residues `predict` reads both ends, and
+the tokenizer leaves out the end if it is to cut: give it `sequence[:{first}] + sequence[-{last}:]`. The contact head is
+not trained (zeros): `predict_contacts` gives 0.5.
 
 ## Data, sizes and training
 
@@ -54,11 +57,15 @@ def card(architecture: str, settings: Settings, description: dict[str, Any]) -> 
         settings: the run.
         description: what model.json says.
     """
+    most = settings.model.max_length - SPECIAL_TOKENS
     groups = {name: asdict(getattr(settings, name)) for name in ("data", "model", "training")}
     return CARD.format(
         title=Path(settings.run_dir).resolve().name,
         architecture=architecture,
         network=settings.network,
+        most=most,
+        first=most - most // 2,
+        last=most // 2,
         step=_or_unknown(description["step"]),
         val_loss=_or_unknown(description[VAL_LOSS]),
         settings=yaml.safe_dump(groups, sort_keys=False),

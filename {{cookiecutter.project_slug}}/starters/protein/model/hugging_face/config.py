@@ -115,6 +115,12 @@ def sizes_of(config: dict[str, Any]) -> dict[str, Any]:
     return {ours: config[theirs] for ours, theirs in {**SIZES, **DROPOUTS}.items()}
 
 
+def longest_of(config: dict[str, Any]) -> int | None:
+    """Return how many tokens of a protein it reads, whose positions are counted from behind <pad>; None: unknown."""
+    count = config.get("max_position_embeddings")
+    return count - PAD - 1 if isinstance(count, int) else None
+
+
 def classes_of(config: dict[str, Any]) -> list[str]:
     """Return the names of the classes; transformers leaves out id2label where it is LABEL_0 and LABEL_1."""
     names = config.get("id2label") or {n: f"LABEL_{n}" for n in range(2)}

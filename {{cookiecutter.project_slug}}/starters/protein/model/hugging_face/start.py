@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from ...contracts.item import DataError
 from ...contracts.names import WEIGHTS_FILE
 from ...contracts.stage import PipelineStage
 from ...contracts.start import misfit, wanted_weights
-from .config import check_head, check_sizes, read_json
-from .weights import from_hugging_face
+from .config import check_head, check_sizes, longest_of, read_config, read_json
+from .weights import UNITS, from_hugging_face
 
 INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
 PICKLE_FILES = "pytorch_model*.bin*"
@@ -62,10 +63,15 @@ def load_folder(stage: PipelineStage, folder: Path, answers_for: str, new_heads:
         StartWeightsError: a weight outside the new heads is missing or of another shape.
     """
     check_sizes(folder, stage.config)
+    if stage.pre_process and torch.distributed.get_rank() == 0:
+        _tell_of_longer(folder, stage.config.max_length)
     theirs, problems = FolderWeights(folder), []
 
     def whole(part: ShardedTensor) -> Tensor:
-        found = from_hugging_face(part.key, theirs, answers_for, stage.config.num_attention_heads)
+        if part.key == UNITS:
+            return part.data  # those of the labels to train on, which the folder's head is to answer in
+        units = getattr(stage.config, "label_units", (0.0, 1.0))
+        found = from_hugging_face(part.key, theirs, answers_for, stage.config.num_attention_heads, units)
         if found.shape != part.global_shape:
             raise ValueError(f"it is {tuple(found.shape)}, not {tuple(part.global_shape)}")
         return found
@@ -91,6 +97,18 @@ def load_folder(stage: PipelineStage, folder: Path, answers_for: str, new_heads:
         raise misfit(folder, problems, f"{mend} (now: {', '.join(new_heads or ()) or 'none'})")
     if not new_heads and answers_for != "masked":
         check_head(folder, stage.config)
+
+
+def _tell_of_longer(folder: Path, max_length: int) -> None:
+    """Tell a person that the network of a folder has read longer proteins: a row of that size costs more."""
+    longest = longest_of(read_config(folder))
+    if longest is not None and longest > max_length:
+        print(
+            f"{folder} is for proteins of up to {longest} tokens, and no more than --model.max_length {max_length} are "
+            f"read here: --model.max_length {longest} reads as many, and takes more time and memory",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _fill(part: ShardedTensor, whole: Tensor) -> None:

@@ -1,7 +1,8 @@
 """The weights of the networks under the names that Hugging Face's transformers gives them, and back.
 
 Ours differ in two ways: queries, keys and values of a head lie side by side in one matrix, so that tensor parallel
-ranks share heads; and the embedding has rows that are no tokens.
+ranks share heads; the embedding has rows that are no tokens; and a head of values has the units of its labels beside
+its last layer, which has them in it there.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ HEADS = {
 }
 """By what networks answer for."""
 
+UNITS, LAST = "head.units.bits", "head.scores"
+"""What says in which units a head of values answers, and its last layer."""
+
 PARTS = ("query", "key", "value")
 JOINED = "+".join(PARTS)
 OF_TOKENS = ("esm.embeddings.word_embeddings.weight", "lm_head.bias")
@@ -56,7 +60,7 @@ def to_hugging_face(ours: Mapping[str, Tensor], network: str, heads: int) -> dic
         heads: number of attention heads.
     """
     theirs: dict[str, Tensor] = {}
-    for name, weight in ours.items():
+    for name, weight in _in_units(ours).items():
         renamed = _renamed(name, {**TRUNK, **HEADS[kind_of(network)]})
         if JOINED in renamed:
             parts = weight.unflatten(0, (heads, len(PARTS), -1)).unbind(1)
@@ -67,7 +71,9 @@ def to_hugging_face(ours: Mapping[str, Tensor], network: str, heads: int) -> dic
     return theirs
 
 
-def from_hugging_face(name: str, theirs: Mapping[str, Tensor], network: str, heads: int) -> Tensor:
+def from_hugging_face(
+    name: str, theirs: Mapping[str, Tensor], network: str, heads: int, units: tuple[float, float] = (0.0, 1.0)
+) -> Tensor:
     """Return one of our weights, whole.
 
     Args:
@@ -75,12 +81,16 @@ def from_hugging_face(name: str, theirs: Mapping[str, Tensor], network: str, hea
         theirs: weights by the names of transformers; only those that are needed are looked up.
         network: of NETWORKS.
         heads: number of attention heads.
+        units: mean and deviation that our network adds and multiplies by after its last layer; 0 and 1: none.
 
     Raises:
         KeyError: there is no such weight; its argument is their name.
         ValueError: it has not a row for each token.
     """
     renamed = _renamed(name, {**TRUNK, **HEADS[kind_of(network)]})
+    if name in (f"{LAST}.weight", f"{LAST}.bias"):
+        mean, deviation = units
+        return (theirs[renamed].double() - (mean if name.endswith("bias") else 0.0)) / deviation
     if JOINED in renamed:
         parts = [theirs[renamed.replace(JOINED, part)].unflatten(0, (heads, -1)) for part in PARTS]
         return torch.stack(parts, dim=1).flatten(0, 2)
@@ -91,6 +101,16 @@ def from_hugging_face(name: str, theirs: Mapping[str, Tensor], network: str, hea
         padding = weight.new_zeros(VOCABULARY_ROWS - len(weight), *weight.shape[1:])
         return torch.cat((weight, padding))
     return weight
+
+
+def _in_units(ours: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return weights whose last layer answers in the units of the labels, in float32: bf16 would round a mean."""
+    if UNITS not in ours:
+        return ours
+    mean, deviation = ours[UNITS].view(torch.float64).tolist()
+    weight, bias = (ours[f"{LAST}.{part}"].double() * deviation for part in ("weight", "bias"))
+    others = {name: weight for name, weight in ours.items() if name != UNITS}
+    return {**others, f"{LAST}.weight": weight.float(), f"{LAST}.bias": (bias + mean).float()}
 
 
 def _renamed(name: str, table: dict[str, str]) -> str:

@@ -6,14 +6,10 @@ from the proteins for validation too. They read whole proteins, however long, an
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from scipy.sparse import csr_matrix
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from ..item import AMINO_ACIDS
 from ..reading.labels import LabelReader
@@ -21,6 +17,9 @@ from ..reading.store import Proteins
 from ..settings import Settings
 from .letters import LETTERS, Letters, has_training, letters_of, some, splits
 from .scores import accuracy, auroc, spearman
+
+if TYPE_CHECKING:  # scipy and scikit-learn take a second to import, and a training does not need them
+    from scipy.sparse import csr_matrix
 
 MOST_RESIDUES = 100_000
 """Of a split's proteins, with a label."""
@@ -98,6 +97,8 @@ def neighbours(proteins: Letters, chosen: np.ndarray) -> csr_matrix:
     seen = sliding_window_view(padded, places)[inside[chosen] - REACH]
     columns = (seen + kinds * np.arange(places)).ravel()
     starts = np.arange(0, len(columns) + 1, places)
+    from scipy.sparse import csr_matrix
+
     return csr_matrix((np.ones(len(columns)), columns, starts), shape=(len(chosen), kinds * places))
 
 
@@ -124,12 +125,16 @@ def _figures(features: str, known: Split, test: Split, settings: Settings) -> Re
 
 
 def _value_figures(known: Split, test: Split) -> dict[str, float]:
+    from sklearn.linear_model import Ridge
+
     label, value = test[1], _model(Ridge(alpha=1 / STRENGTH)).fit(*known).predict(test[0])
     error = float(np.square(value - label).mean())
-    return {"loss": error, "mse": error, "spearman": spearman(label, value)}
+    return {"mse": error, "spearman": spearman(label, value)}
 
 
 def _class_figures(known: Split, test: Split, classes: int) -> dict[str, float]:
+    from sklearn.linear_model import LogisticRegression
+
     model = _model(LogisticRegression(C=STRENGTH, max_iter=1_000)).fit(*known)
     label, probability = test[1], np.zeros((len(test[1]), classes))
     probability[:, model.classes_] = model.predict_proba(test[0])
@@ -138,4 +143,7 @@ def _class_figures(known: Split, test: Split, classes: int) -> dict[str, float]:
 
 def _model(linear: Any) -> Any:
     # a mean would fill up sparse features, and a linear model finds it by itself
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     return make_pipeline(StandardScaler(with_mean=False), linear)

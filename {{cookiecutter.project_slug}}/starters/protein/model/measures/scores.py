@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import spearmanr
-from sklearn.metrics import roc_auc_score
 
 
 def accuracy(label: np.ndarray, probability: np.ndarray) -> float:
@@ -28,12 +26,16 @@ def auroc(label: np.ndarray, probability: np.ndarray) -> float:
     Returns:
         A number from 0 to 1; chance is 0.5. Not a number if all items have the same label.
     """
+    from sklearn.metrics import roc_auc_score  # takes half a second, which a training need not wait for
+
     areas = [roc_auc_score(label == c, probability[:, c]) for c in told_apart(label, probability.shape[1])]
     return float(np.mean(areas)) if areas else float("nan")
 
 
 def spearman(label: np.ndarray, value: np.ndarray) -> float:
     """Return Spearman's rank correlation of true and predicted values [N]; not a number if either is constant."""
+    from scipy.stats import spearmanr
+
     if min(np.ptp(label), np.ptp(value)) == 0:
         return float("nan")
     return float(spearmanr(label, value).statistic)

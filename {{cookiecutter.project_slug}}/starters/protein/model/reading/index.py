@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,8 +24,8 @@ from ...contracts.item import DataError
 from .source import unreadable
 from .store import OFFSET, Column, Proteins, Record
 
-_VERSION = 1
-_META = "meta.json"
+_VERSION = 2
+_META, _DIGEST = "meta.json", "digest"
 _BUFFER = 1 << 20  # bytes
 
 
@@ -70,22 +71,33 @@ def _state(source: Path) -> dict[str, int]:
     return {"bytes": state.st_size, "mtime_ns": state.st_mtime_ns}
 
 
-def _folder(source: Path, index_dir: str | None, shape: dict[str, Any]) -> Path:
-    digest = hashlib.sha256(json.dumps([_VERSION, shape], sort_keys=True).encode()).hexdigest()[:8]
+def has_index(source: Path, index_dir: str | None) -> bool:
+    """Tell whether a file has been read before."""
+    return _indexes(source, index_dir).exists()
+
+
+def _indexes(source: Path, index_dir: str | None) -> Path:
     # files of one name, from several folders, do not share an index
     parent = source.parent if index_dir is None else Path(index_dir, *source.resolve().parent.parts[1:])
-    return parent / f"{source.name}.index" / digest
+    return parent / f"{source.name}.index"
+
+
+def _folder(source: Path, index_dir: str | None, shape: dict[str, Any]) -> Path:
+    digest = hashlib.sha256(json.dumps([_VERSION, shape], sort_keys=True).encode()).hexdigest()[:8]
+    return _indexes(source, index_dir) / digest
 
 
 def _open(folder: Path, about: dict[str, Any], columns: tuple[str, ...]) -> Proteins | None:
     """Return what an index holds, or None if it is not there, not whole, or another's."""
     try:
-        if json.loads((folder / _META).read_text(encoding="utf-8")) != {**about, "sizes": _sizes(folder, columns)}:
+        meta = json.loads((folder / _META).read_text(encoding="utf-8"))
+        digest = meta.pop(_DIGEST)
+        if meta != {**about, "sizes": _sizes(folder, columns)}:
             return None
         mapped: dict[str, Column] = {column: _mapped(folder / column) for column in columns}
-    except (OSError, ValueError):
+    except (OSError, ValueError, LookupError, TypeError):
         return None
-    return Proteins(mapped, 0, len(mapped["tokens"].offsets) - 1)
+    return Proteins(mapped, 0, len(mapped["tokens"].offsets) - 1, digest)
 
 
 def _sizes(folder: Path, columns: tuple[str, ...]) -> dict[str, int]:
@@ -99,8 +111,8 @@ def _build(
     """Write an index, or say why not."""
     try:
         with write_whole_folder(folder) as new:
-            _write(new, columns, read())
-            meta = {**about, "sizes": _sizes(new, columns)}
+            digest = _write(new, columns, read())
+            meta = {**about, "sizes": _sizes(new, columns), _DIGEST: digest}
             (new / _META).write_text(json.dumps(meta, indent=1), encoding="utf-8")
             if _open(folder, about, columns) is not None:
                 raise FileExistsError(errno.EEXIST, "another process has built it")  # and may be using it
@@ -109,7 +121,8 @@ def _build(
     return None
 
 
-def _write(folder: Path, columns: tuple[str, ...], records: Iterator[Record]) -> None:
+def _write(folder: Path, columns: tuple[str, ...], records: Iterator[Record]) -> str:
+    """Write the columns, and return a checksum of what is learned from: of all of them but the names."""
     with ExitStack() as stack:
         places = [Record._fields.index(column) for column in columns]
         writers = [stack.enter_context(_ColumnWriter(folder / column)) for column in columns]
@@ -117,6 +130,7 @@ def _write(folder: Path, columns: tuple[str, ...], records: Iterator[Record]) ->
         for record in records:
             for place, writer in pairs:
                 writer.add(record[place])
+    return "-".join(f"{writer.checksum:08x}" for place, writer in pairs if Record._fields[place] != "name")
 
 
 class _ColumnWriter:
@@ -124,13 +138,15 @@ class _ColumnWriter:
 
     def __init__(self, path: Path) -> None:
         self.values, self.offsets = (file.open("wb", buffering=_BUFFER) for file in _files(path))
-        self.end = 0
+        self.end = self.checksum = 0
         self.offsets.write(self.end.to_bytes(OFFSET.itemsize, "little"))
 
     def add(self, array: bytes) -> None:
         self.values.write(array)
         self.end += len(array)
-        self.offsets.write(self.end.to_bytes(OFFSET.itemsize, "little"))
+        offset = self.end.to_bytes(OFFSET.itemsize, "little")
+        self.offsets.write(offset)
+        self.checksum = zlib.crc32(offset, zlib.crc32(array, self.checksum))
 
     def __enter__(self) -> _ColumnWriter:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,12 +17,18 @@ from .store import Proteins
 
 Arrays = dict[str, np.ndarray]
 
+_CHUNK = 1 << 20  # labels
+
 
 class _Rows:
     """A dataset of rows. What is drawn for a protein depends on its position, not on its row."""
 
     def __init__(self, proteins: Proteins, row: int, max_length: int) -> None:
         self.proteins, self.row, self.most = proteins, row, max_length - SPECIAL_TOKENS
+
+    def fingerprint(self) -> str:
+        """Tell these proteins from others, wherever their file lies."""
+        return f"{self.proteins.digest} {self.proteins.start}-{self.proteins.stop}"
 
     def __getitem__(self, index: Index) -> dict[str, torch.Tensor]:
         """Return the item at a position; IndexError if there is none."""
@@ -38,7 +45,8 @@ class _Rows:
     def _padding(self, size: int) -> Arrays:
         """Return a batch of `size` rows without proteins."""
         shape = (size, self.row)
-        return {"tokens": np.full(shape, PAD, np.int64), "sequence": np.zeros(shape, np.int64)}
+        tokens, sequence = np.full(shape, PAD, np.int64), np.zeros(shape, np.int64)
+        return {"tokens": tokens, "sequence": sequence, "left_out": np.zeros(size, np.int64)}
 
     def _fill(self, batch: Arrays, n: int, index: Index) -> None:
         """Write the item at an index into row n."""
@@ -94,6 +102,8 @@ class MaskedProteins(_Rows):
             batch["targets"][n, start:stop] = with_ends(residues)
             batch["sequence"][n, start:stop] = number
             batch["is_masked"][n, start + 1 : stop - 1] = is_masked
+            if not self.mask_probability:
+                batch["left_out"][n] = len(self.proteins.get("tokens", position)) - len(residues)
             start = stop
 
     def _drawn(self, protein: Index) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -129,6 +139,17 @@ class LabelledProteins(_Rows):
         """Return the name of a protein."""
         return self.proteins.name(position)
 
+    def units(self) -> tuple[float, float]:
+        """Return the mean and the standard deviation of the labels that count; 1 in place of a deviation of 0."""
+        values = self.proteins.all("label").view(self.labels.dtype)
+        counts = self.proteins.all("is_labelled").view(bool) if self.labels.of_residues else np.ones(len(values), bool)
+        places = range(0, len(values), _CHUNK)
+        parts = [(values[n : n + _CHUNK], counts[n : n + _CHUNK]) for n in places]  # views: they may be many
+        number = max(int(counts.sum()), 1)
+        mean = sum(float(some[where].sum(dtype=np.float64)) for some, where in parts) / number
+        squares = sum(float(np.square(some[where].astype(np.float64) - mean).sum()) for some, where in parts)
+        return mean, math.sqrt(squares / number) or 1.0
+
     def _padding(self, size: int) -> Arrays:
         batch, dtype = super()._padding(size), self.labels.dtype
         shape = (size, self.row) if self.labels.of_residues else (size,)
@@ -139,6 +160,7 @@ class LabelledProteins(_Rows):
         stop = len(residues) + SPECIAL_TOKENS
         batch["tokens"][n, :stop] = with_ends(residues)
         batch["sequence"][n, :stop] = 1
+        batch["left_out"][n] = len(self.proteins.get("tokens", index)) - len(residues)
         if "label" not in self.proteins.columns:
             return
         if self.labels.of_residues:

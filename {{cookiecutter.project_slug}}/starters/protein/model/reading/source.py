@@ -19,12 +19,12 @@ _BAR_EVERY = 1000  # proteins
 
 def kind(path: Path) -> str:
     """Return what a file is by its name, whether packed or not: .csv, .tsv, .fasta."""
-    return Path(path.name.removesuffix(".gz")).suffix.lower()
+    return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
 def unpacked(path: Path, packed: IO[bytes]) -> IO[bytes]:
     """Return the content of an open file: unpacked, if it is called .gz."""
-    return gzip.open(packed) if path.suffix == ".gz" else packed  # type: ignore[return-value]
+    return gzip.open(packed) if path.suffix.lower() == ".gz" else packed  # type: ignore[return-value]
 
 
 def read_source(path: Path, parse: Callable[[IO[bytes]], Iterator[Record]]) -> Iterator[Record]:

@@ -45,9 +45,12 @@ class Column:
 class Proteins:
     """Proteins by their positions; `proteins[2:5]` are some of them."""
 
-    def __init__(self, columns: dict[str, Column], start: int, stop: int) -> None:
-        """Take those from `start` to `stop - 1`; `columns` are called as the fields of Record."""
-        self.columns, self.start, self.stop = columns, start, stop
+    def __init__(self, columns: dict[str, Column], start: int, stop: int, digest: str = "") -> None:
+        """Take those from `start` to `stop - 1`; `columns` are called as the fields of Record.
+
+        `digest` tells the columns from others; nothing is known of what changes with this package only.
+        """
+        self.columns, self.start, self.stop, self.digest = columns, start, stop, digest
 
     def __len__(self) -> int:
         """Return the number of proteins."""
@@ -56,13 +59,18 @@ class Proteins:
     def __getitem__(self, some: slice) -> Proteins:
         """Return some that stand one after the other; nothing is read."""
         start, stop, _ = some.indices(len(self))
-        return Proteins(self.columns, self.start + start, self.start + stop)
+        return Proteins(self.columns, self.start + start, self.start + stop, self.digest)
 
     def get(self, column: str, position: int) -> np.ndarray:
         """Return a field of Record, uint8; IndexError if there is no such protein."""
         if not 0 <= position < len(self):
             raise IndexError(f"protein {position} is outside of 0 to {len(self) - 1}")
         return self.columns[column][self.start + position]
+
+    def all(self, column: str) -> np.ndarray:
+        """Return a field of all of them, uint8, one protein after the other; a view."""
+        offsets = self.columns[column].offsets
+        return self.columns[column].values[offsets[self.start] : offsets[self.stop]]
 
     def name(self, position: int) -> str:
         """Return the name of a protein."""

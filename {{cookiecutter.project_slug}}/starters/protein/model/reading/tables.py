@@ -17,6 +17,11 @@ from .source import kind, unpacked
 from .store import Record
 
 _MOST_CLASSES = 100  # more of them are no classes
+_SEPARATORS = {
+    ";": "semicolons: save it with commas between them, or with tabs and call it .tsv",
+    "\t": "tabs: call it .tsv",
+    ",": "commas: call it .csv",
+}
 
 
 def read_table(file: IO[bytes], path: Path, data: DataSettings, labels: LabelReader | None) -> Iterator[Record]:
@@ -53,12 +58,27 @@ class _Table:
     def __init__(self, file: IO[bytes], path: Path) -> None:
         csv.field_size_limit(1 << 30)  # 128 KiB by default, less than the labels of a long protein
         self.path = path
-        self.reader = csv.reader(_text(file), delimiter="\t" if kind(path) == ".tsv" else ",", strict=True)
+        self.delimiter = "\t" if kind(path) == ".tsv" else ","
+        self.header: list[str] = []
+        self.reader = csv.reader(self._watched(_text(file)), delimiter=self.delimiter, strict=True)
         self.header = next(self._rows(), [])
+        if len(self.header) == 1:
+            self.check_separator()
 
     def error(self, text: object) -> DataError:
         """Return an error that names the file and the line."""
         return DataError(f"{self.path}, line {self.reader.line_num}: {text}")
+
+    def check_separator(self) -> None:
+        """Raise a DataError if something else stands between the columns of the line that was read last."""
+        for sign, told in _SEPARATORS.items():
+            if sign in self.line and self.delimiter not in self.line:
+                raise self.error(f"its columns are separated by {told}")
+
+    def _watched(self, lines: Iterator[str]) -> Iterator[str]:
+        for line in lines:
+            self.line = line
+            yield line
 
     def __iter__(self) -> Iterator[list[str]]:
         """Give the fields of each line below the first; DataError if they are not as many as the columns."""
@@ -71,6 +91,8 @@ class _Table:
         try:
             yield from filter(None, self.reader)  # blank lines are empty
         except csv.Error as error:
+            if not self.header:
+                self.check_separator()
             raise self.error(f"{error}: check the quotation marks") from None
         except UnicodeDecodeError:
             line = self.reader.line_num + 1  # it has not come so far
@@ -97,6 +119,9 @@ def _columns(table: _Table, data: DataSettings, labels: LabelReader | None) -> d
             raise table.error(f"there is no column {column!r}, but {there}: set --data.{name}_column to one of them")
     if data.name_column in table.header:
         wanted["name"] = data.name_column
+    for name, column in wanted.items():
+        if table.header.count(column) > 1:
+            raise table.error(f"there are several columns {column!r}: rename all but one, or set --data.{name}_column")
     return {name: table.header.index(column) for name, column in wanted.items()}
 
 

@@ -1,0 +1,148 @@
+"""A run on two machines: the same model as on one; and what is told when they cannot be, or are no longer, two."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from machines import LIMIT, Machines, two_machines, wait_until, why_not
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(why_not() is not None, reason=f"two machines cannot be made here: {why_not()}"),
+]
+SETTINGS = ("--accelerator", "cpu", "--training.warmup_steps", "5", "--training.val_check_interval", "20")
+STEPS = ("--training.max_steps", "60")
+FOR_EVER = ("--training.max_steps", "100000")
+SOON = ("--parallel.timeout_minutes", "0.25")
+AGAIN = "a training can go on from its last checkpoint, with --resume true"
+
+
+@pytest.fixture
+def machines(installed, tmp_path):
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "MAKE"))}
+    with two_machines(tmp_path, {**env, **installed.env}) as both:
+        both.command = installed.site / "bin" / installed.project.slug
+        yield both
+
+
+@pytest.fixture
+def alone(installed, tmp_path) -> Path:
+    """The same training in one process."""
+    answer = installed.cli("pretrain", "--run_dir", "alone", *SETTINGS, *STEPS, cwd=tmp_path, timeout=LIMIT)
+    assert answer.status == 0, answer.output
+    return tmp_path / "alone"
+
+
+def start(machines: Machines, *settings: str, where: str = "ab", debian: bool = False, local: Path | None = None):
+    """Starts `pretrain` on the machines, without a launcher."""
+    place = {"MASTER_ADDR": "machine-a", "MASTER_PORT": "29500"}
+    words = (machines.command, "pretrain", "--parallel.num_nodes", "2", *SETTINGS, *settings)
+    return [
+        machines.start(machine, *words, debian=debian, local=local, NODE_RANK=str("ab".index(machine)), **place)
+        for machine in where
+    ]
+
+
+def ends(processes) -> list[int]:
+    return [process.wait(timeout=LIMIT) for process in processes]
+
+
+def figures(run: Path) -> dict[str, dict[str, float]]:
+    """A run's figures by step; speeds differ."""
+    found: dict[str, dict[str, float]] = {}
+    with (run / "metrics.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            kept = {name: float(row[name]) for name in ("reduced_train_loss", "val_loss", "grad_norm") if row[name]}
+            found.setdefault(row["step"], {}).update(kept)
+    return found
+
+
+def same(run: Path, other: Path) -> None:
+    assert figures(run).keys() == figures(other).keys()
+    for step, row in figures(run).items():
+        assert row == pytest.approx(figures(other)[step], abs=1e-5)
+
+
+def is_saved(run: Path):
+    return lambda: any(run.glob("checkpoints/*-last/files.json"))
+
+
+def test_two_machines_train_the_model_of_one_whatever_their_names_lead_to(machines, alone, tmp_path):
+    assert ends(start(machines, "--run_dir", "two", *STEPS, debian=True)) == [0, 0], machines.log("a")
+    same(tmp_path / "two", alone)
+    assert "trained to step 60" in machines.log("a")
+    assert machines.log("b") == ""
+
+
+def test_torchrun_trains_the_same_and_goes_on_when_a_worker_was_killed(machines, alone, tmp_path):
+    torchrun = (sys.executable, "-m", "torch.distributed.run")
+    words = ("--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-endpoint", "machine-a:29501")
+    program = ("--max-restarts", "3", "-m", machines.command.name.replace("-", "_"))
+    run = ("pretrain", "--run_dir", "two", "--resume", "true", "--parallel.num_nodes", "2", *SETTINGS, *STEPS)
+    agents = [machines.start(machine, *torchrun, *words, *program, *run) for machine in "ab"]
+    wait_until(is_saved(tmp_path / "two"), machines)
+    (worker,) = Path(f"/proc/{agents[1].pid}/task/{agents[1].pid}/children").read_text().split()
+    os.kill(int(worker), signal.SIGKILL)
+    assert ends(agents) == [0, 0], machines.log("a") + machines.log("b")
+    same(tmp_path / "two", alone)
+    assert "going on from step=" in machines.log("a")
+
+
+def test_a_machine_that_was_lost_and_came_back_changes_nothing(machines, alone, tmp_path):
+    first, second = start(machines, "--run_dir", "two", *STEPS)
+    wait_until(is_saved(tmp_path / "two"), machines)
+    os.killpg(second.pid, signal.SIGKILL)
+    assert first.wait(timeout=LIMIT) == 75, machines.log("a")
+    assert machines.log("a").endswith(f"error on rank 0 on machine-a: another rank has ended; {AGAIN}\n")
+    assert "Traceback" not in machines.log("a")
+    assert ends(start(machines, "--run_dir", "two", "--resume", "true", *STEPS)) == [0, 0]
+    same(tmp_path / "two", alone)
+
+
+@pytest.mark.parametrize("lost", ["a", "b", "cable"])
+def test_who_is_not_heard_of_any_more_is_named(lost, machines, tmp_path):
+    both = dict(zip("ab", start(machines, "--run_dir", "two", *FOR_EVER, *SOON), strict=True))
+    wait_until(is_saved(tmp_path / "two"), machines)
+    if lost == "cable":
+        machines.cut()
+    else:
+        os.kill(both[lost].pid, signal.SIGSTOP)
+    for number, machine in enumerate("ab"):
+        if machine != lost:
+            assert both[machine].wait(timeout=LIMIT) == 75, machines.log(machine)
+            missing = f"rank {1 - number} on machine-{'ba'[number]}"
+            minutes = "0.25 minutes (--parallel.timeout_minutes)"
+            assert machines.log(machine).endswith(f"error: {missing} not heard of for {minutes}; {AGAIN}\n")
+            assert "Traceback" not in machines.log(machine)
+
+
+def test_who_does_not_come_is_named_on_each_machine(machines, tmp_path):
+    (process,) = start(machines, "--run_dir", "two", *FOR_EVER, *SOON, where="a")
+    assert process.wait(timeout=LIMIT) == 2
+    word, error = machines.log("a").splitlines()
+    assert word == "waiting for rank 1 of 2 at machine-a:29500"
+    assert "error on machine-a: rank 1 of 2 did not come to machine-a:29500 for 0.25 minutes" in error
+    (process,) = start(machines, "--run_dir", "two", *FOR_EVER, *SOON, where="b")
+    assert process.wait(timeout=LIMIT) == 2
+    word, error = machines.log("b").splitlines()
+    assert word.startswith("waiting for rank 0 at machine-a:29500 (")
+    assert "error on machine-b: rank 0 could not be reached at machine-a:29500: " in error
+    assert not (tmp_path / "two").exists()
+
+
+def test_a_mistake_is_told_on_both_before_anything_is_written(machines, tmp_path):
+    local = tmp_path / "local"
+    told = "local/run on machine-b is not that of machine-a: --run_dir must lie on a file system that all machines"
+    assert ends(start(machines, "--run_dir", "local/run", *FOR_EVER, local=local)) == [2, 2]
+    for machine in "ab":
+        assert machines.log(machine) == f"error on rank 1 on machine-b: {told} share\n"
+        assert list((tmp_path / f"local.{machine}").iterdir()) == []
+    assert ends(start(machines, "--run_dir", "/proc/nowhere", *FOR_EVER)) == [2, 2]
+    for machine in "ab":
+        assert f"error on machine-{machine}: /proc/nowhere cannot be written" in machines.log(machine)
