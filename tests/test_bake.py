@@ -83,6 +83,7 @@ src/<package>/layers/attention.py
 src/<package>/layers/elementwise.py
 src/<package>/layers/parallel.py
 src/<package>/layers/vocabulary.py
+src/<package>/machine.py
 src/<package>/parsing.py
 src/<package>/planning/__init__.py
 src/<package>/planning/allocations.py
@@ -120,6 +121,7 @@ src/<package>/runtime/launch.py
 src/<package>/runtime/lean.py
 src/<package>/runtime/loader.py
 src/<package>/runtime/lock.py
+src/<package>/runtime/loggers.py
 src/<package>/runtime/lone_rank.py
 src/<package>/runtime/meeting.py
 src/<package>/runtime/network.py
@@ -134,6 +136,7 @@ src/<package>/runtime/strategy.py
 src/<package>/runtime/weak_hooks.py
 src/<package>/runtime/writer.py
 src/<package>/saying.py
+src/<package>/status.py
 src/<package>/training/__init__.py
 src/<package>/training/datamodule.py
 src/<package>/training/logs.py
@@ -203,6 +206,7 @@ tests/runtime/test_heartbeat.py
 tests/runtime/test_launch.py
 tests/runtime/test_lean.py
 tests/runtime/test_lock.py
+tests/runtime/test_loggers.py
 tests/runtime/test_lone_rank.py
 tests/runtime/test_meeting.py
 tests/runtime/test_network.py
@@ -221,9 +225,11 @@ tests/test_doctor.py
 tests/test_environment.py
 tests/test_foreign_start.py
 tests/test_lacking.py
+tests/test_machine.py
 tests/test_paths.py
 tests/test_readme.py
 tests/test_rooms.py
+tests/test_status.py
 tests/test_told.py
 tests/training/test_counts.py
 tests/training/test_datamodule.py

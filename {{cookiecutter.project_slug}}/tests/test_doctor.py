@@ -35,7 +35,14 @@ def test_what_the_lock_installed_fits(capsys):
     printed = capsys.readouterr().out
     assert "ok      nemo-toolkit" in printed and "WRONG" not in printed
     assert doctor.misfits() == []
-    assert "CPU: " in printed
+    assert "CPU: " in printed and "\nHost: " in printed and "\nRuns: runs is on " in printed
+
+
+def test_an_interface_that_is_not_there_is_wrong(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "none7")
+    assert main(["doctor", "--run_dir", str(tmp_path)]) == 1
+    printed = capsys.readouterr().out
+    assert f"\nRuns: {tmp_path} is on " in printed and "\nWRONG  GLOO_SOCKET_IFNAME names none7" in printed
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import pytest
 from conftest import TINY
 
+from {{cookiecutter.__package_name}} import importing
 from {{cookiecutter.__package_name}}.contracts import errors
 from {{cookiecutter.__package_name}}.contracts.config import NetworkConfig
 from {{cookiecutter.__package_name}}.contracts.loss import LossReduction
@@ -101,3 +102,10 @@ def test_sizes_that_do_not_fit_are_one_line(sizes, answer, refused, tiny_run, mo
     real = train.train
     monkeypatch.setattr(train, "train", lambda given: real(replace(given, model=sizes)))
     assert answer in refused("pretrain", *tiny_run)
+
+
+@pytest.mark.parametrize("tool", ["wandb", "mlflow"])
+def test_a_tool_that_is_not_installed_is_one_line(tool, refused, tiny_run, monkeypatch):
+    monkeypatch.setattr(importing, "find_spec", lambda name: None)
+    answer = refused("pretrain", *tiny_run, "--loggers", f"tensorboard,{tool}")
+    assert f"--loggers tensorboard,{tool} needs {tool}, which is not installed: pip install " in answer

@@ -17,13 +17,14 @@ from .contracts.errors import LostError, ToldError, UserError
 from .contracts.files import as_path
 from .contracts.names import COUNTED, COUNTS, LAYOUTS_FILE, LOSS, NUM_ITEMS, REFERENCES
 from .contracts.settings import ParallelSettings
-from .importing import explained, import_planning, import_room, quiet_unless
+from .importing import check_loggers, explained, import_planning, import_room, quiet_unless
 from .model import settings as model
 from .model.settings import Settings
 from .parsing import did_you_mean, parse, rename, saved_settings
 from .runtime import launch, signals
 from .runtime.lock import check_unlocked
 from .saying import PROG, complain, in_words, say, to_paste
+from .status import show
 from .training.run_settings import check_command, check_same_sizes, check_writable, holds_run, is_resumed, is_run
 
 STOPPED = 75
@@ -147,6 +148,11 @@ def export(argv: list[str]) -> int:
     return 0
 
 
+def status(argv: list[str]) -> int:
+    """Say how a run is doing, or how it ended: --from RUN, or just RUN."""
+    return show(argv, _first_line(status))
+
+
 def layouts(argv: list[str]) -> int:
     """Train in every layout of up to --parallel.devices processes, and prove that all are the same training."""
     settings = _parse("layouts", argv, model.LAYOUTS)
@@ -162,7 +168,7 @@ def layouts(argv: list[str]) -> int:
     quiet_unless(settings.verbose)
     with explained():
         from .proof.layouts import prove
-    result = prove(settings)
+    result = prove(replace(settings, loggers="none"))
     largest = {name: result[f"max_{name}_diff"] for name in ("loss", "grad_norm", "weight")}
     figures = ", ".join(f"{name} {'unknown' if value is None else f'{value:.1e}'}" for name, value in largest.items())
     say(f"\n{len(result['layouts'])} layouts; largest differences: {figures}; wrote {LAYOUTS_FILE}")
@@ -184,11 +190,13 @@ def plan(argv: list[str]) -> int:
 
 def doctor(argv: list[str]) -> int:
     """Check versions and devices, and say what will run here."""
-    argparse.ArgumentParser(prog=f"{PROG} doctor", description=_first_line(doctor)).parse_args(argv)
+    parser = argparse.ArgumentParser(prog=f"{PROG} doctor", description=_first_line(doctor))
+    parser.add_argument("--run_dir", type=as_path, metavar="DIR", default="runs", help="where runs are to lie")
+    runs = parser.parse_args(argv).run_dir
     from .doctor import diagnose
 
     try:
-        code = diagnose()
+        code = diagnose(runs)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # whoever read, `head` perhaps, has seen enough; nobody takes what is left
@@ -203,6 +211,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "predict": predict,
     "report": report,
     "export": export,
+    "status": status,
     "layouts": layouts,
     "plan": plan,
     "doctor": doctor,
@@ -224,7 +233,7 @@ def _train(command: str, argv: list[str], defaults: Settings) -> int:
         settings = _parse(command, argv, saved)
     else:
         settings = _with_foreign_sizes(command, argv, defaults, settings)
-    _checked(settings)
+    check_loggers(_checked(settings))
     if launch.launcher() == "nobody":  # else the ranks look when they have met
         check_unlocked(Path(settings.run_dir))
         holds_run(settings)  # which raises, before the imports, what would be raised after them

@@ -6,21 +6,33 @@ import os
 import sys
 from importlib import metadata
 from importlib.util import find_spec
+from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from . import machine
 from .contracts.errors import UserError
 
 OK, BAD, ABSENT = "ok", "WRONG", "absent"
 
 
-def diagnose() -> int:
-    """Print the versions, the devices and what they allow; return 0 if this project can train here, else 1."""
+def diagnose(runs: Path) -> int:
+    """Print versions, devices and what they allow, and where this is; return 0 if this project can train here, else 1.
+
+    Args:
+        runs: where runs are to lie.
+    """
     print(f"Python {sys.version.split()[0]} on {sys.platform}\n")
     packages_fit = _print_packages()
     print()
-    devices_work = _print_devices()
-    return 0 if packages_fit and devices_work else 1
+    gpus = _print_devices()
+    print(f"\nHost: {machine.address()}")
+    print(f"Runs: {runs} is on {machine.file_system(runs)}")
+    for line in machine.cluster(gpus or 0):
+        print(line)
+    for line in (wrong := machine.wrong_interfaces()):
+        print(f"{BAD}  {line}")
+    return 0 if packages_fit and gpus is not None and not wrong else 1
 
 
 def misfits() -> list[str]:
@@ -69,10 +81,11 @@ def _extra(requirement: Requirement) -> str | None:
     return marker.split('"')[1] if "extra ==" in marker else None
 
 
-def _print_devices() -> bool:
+def _print_devices() -> int | None:
+    """Print what there is to compute on; return how many GPUs that are, None if nothing runs."""
     if find_spec("torch") is None:
         print("PyTorch is missing: nothing runs.")
-        return False
+        return None
     import torch
 
     cores, gpus = os.cpu_count(), torch.cuda.device_count()
@@ -83,9 +96,10 @@ def _print_devices() -> bool:
         device = torch.cuda.get_device_properties(number)
         print(f"GPU {number}: {device.name}, {device.total_memory / 2**30:.0f} GiB")
     if gpus:
-        layouts = f"up to {gpus} processes" if torch.distributed.is_nccl_available() else "1 process (NCCL is missing)"
+        nccl = ".".join(map(str, torch.cuda.nccl.version())) if torch.distributed.is_nccl_available() else ""
+        layouts = f"up to {gpus} processes through NCCL {nccl}" if nccl else "1 process (NCCL is missing)"
         print(f"--accelerator auto takes the GPU: {layouts} on this machine.")
-    return True
+    return gpus
 
 
 def _distribution() -> str:

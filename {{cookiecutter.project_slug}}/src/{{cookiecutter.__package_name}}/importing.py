@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 
 from .contracts.errors import UserError, imports_of_model
 from .model.settings import Settings
 from .runtime import launch, noise
-from .saying import complain
+from .saying import PROG, complain
 
 is_command = False
 """Whether this process runs one command of the command line and nothing else."""
@@ -20,6 +21,14 @@ def quiet_unless(verbose: bool) -> None:
     """Keep the libraries from talking; call it before they are imported."""
     if not verbose:
         noise.quiet()
+
+
+def check_loggers(settings: Settings) -> None:
+    """Raise a UserError if what the figures shall go to is not installed."""
+    mends = {"wandb": "pip install wandb", "mlflow": f"pip install '{PROG}[mlflow]'"}
+    for name, mend in mends.items():
+        if name in settings.logger_names and find_spec(name) is None:
+            raise UserError(f"--loggers {settings.loggers} needs {name}, which is not installed: {mend}")
 
 
 def import_room(room: str, settings: Settings) -> ModuleType:

@@ -48,6 +48,7 @@ HEADS = Run(model=WithHeads())
 # A wrong value for every rule; the problem must start with the named setting and its value.
 WRONG = {
     "--run_dir is empty": Run(run_dir=""),
+    "--loggers wandb,comet": Run(loggers="wandb,comet"),
     "--seed 0": Run(seed=0),
     "--data.num_workers -1": change(RUN, data={"num_workers": -1}),
     "--model.num_layers 0": change(RUN, model={"num_layers": 0}),
@@ -144,6 +145,8 @@ RIGHT = {
     "virtual pipeline parallel": change(
         RUN, parallel={"devices": 2, "pipeline": 2, "virtual_pipeline": 2}, training={"micro_batch_size": 32}
     ),
+    "all loggers": Run(loggers="tensorboard, wandb,mlflow"),
+    "no loggers": Run(loggers="none"),
     "micro batches": change(RUN, parallel={"devices": 2}, training={"micro_batch_size": 16}),
 }
 

@@ -17,7 +17,9 @@ from {{cookiecutter.__package_name}}.contracts.errors import UserError
 from {{cookiecutter.__package_name}}.contracts.loss import Counted, LossReduction
 from {{cookiecutter.__package_name}}.contracts.reading import read_evaluation
 from {{cookiecutter.__package_name}}.model.config import NETWORKS
-from {{cookiecutter.__package_name}}.runtime.checkpoint import best_checkpoint, step_of
+from {{cookiecutter.__package_name}}.results import evaluate
+from {{cookiecutter.__package_name}}.runtime.checkpoint import best_checkpoint
+from {{cookiecutter.__package_name}}.runtime.seal import step_of
 from {{cookiecutter.__package_name}}.training.resampling import PaddedToMultiple
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_items")]
@@ -35,7 +37,11 @@ class Thirds(LossReduction):
         return Counted(idx.float(), idx % 3 == 0), Counted(idx + 0.5, idx >= -1)
 
 
-def test_evaluation_holds_sums_over_counts_and_what_they_count(folder: Path, pair: Any, capsys: Any) -> None:
+def test_evaluation_holds_sums_over_counts_and_what_they_count(
+    folder: Path, pair: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged: list[Any] = []
+    monkeypatch.setattr(evaluate, "log_to_run", lambda *given: logged.append(given))
     references = {"a guess": {"loss": 2.5, "other": 7.0}, "a rule": {"loss": 1.5}}
     pair(loss_reduction_class=Thirds, keep=lambda output, batch: {}, references=lambda settings: references)
     assert run("evaluate", "--from", folder) == 0
@@ -52,6 +58,8 @@ def test_evaluation_holds_sums_over_counts_and_what_they_count(folder: Path, pai
         "step": step_of(best_checkpoint(folder / names.CHECKPOINTS_FOLDER)),
         "references": references,
     }
+    means = {"test_loss": thirds.mean(), "test_other": idx.mean() + 0.5, "test_double": 2 * thirds.mean()}
+    assert logged == [(("tensorboard",), folder, means, step_of(best_checkpoint(folder / names.CHECKPOINTS_FOLDER)))]
     assert f"test_loss {thirds.mean():.4f}  test_other {idx.mean() + 0.5:.4f}" in printed[-5]
     assert printed[-4:-2] == ["a guess: loss 2.5000  other 7.0000", "a rule: loss 1.5000"]
     assert printed[-2] == f"over {len(idx)} test items with {2 * len(thirds)} pairs; written to {folder}"

@@ -33,6 +33,10 @@ def test_a_damaged_best_checkpoint_is_refused(checkpoints: Path) -> None:
         checkpoint.best_checkpoint(checkpoints)
 
 
+def test_the_marker_is_the_one_that_nemo_leaves() -> None:
+    assert seal.UNFINISHED == checkpoint.Checkpoint.UNFINISHED_CHECKPOINT_SUFFIX
+
+
 def lose_seal(path: Path) -> None:
     (path / seal.SEAL).unlink()
 

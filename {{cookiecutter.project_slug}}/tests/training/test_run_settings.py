@@ -1,8 +1,9 @@
 """The settings of a run that exists: a file gives back what was saved, and a resume keeps what makes the run."""
 
 import pytest
-from conftest import change
+from conftest import PACKAGE, change
 
+from {{cookiecutter.__package_name}}.cli import PROG
 from {{cookiecutter.__package_name}}.contracts.errors import UserError
 from {{cookiecutter.__package_name}}.contracts.names import SETTINGS_FILE
 from {{cookiecutter.__package_name}}.model.settings import FINETUNE, Settings
@@ -29,6 +30,22 @@ def test_saved_settings_come_back_equal(tmp_path):
     )
     save_settings(settings, tmp_path)
     assert load_settings(tmp_path) == settings
+
+
+@pytest.mark.parametrize(
+    ("program", "run", "head"),
+    [
+        (f"/bin/{PROG}", "a b", f"# {PROG} pretrain --run_dir 'a b'\n"),
+        (f"/src/{PACKAGE}/__main__.py", "a", f"# {PROG} pretrain --run_dir a\n"),
+        (f"/bin/{PROG}", "a\nb", "run_dir: "),
+        ("sweep.py", "a", "run_dir: "),
+    ],
+)
+def test_the_command_stands_above_the_settings_if_it_is_ours_and_fits_a_line(program, run, head, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", [program, "pretrain", "--run_dir", run])
+    save_settings(Settings(), tmp_path)
+    assert (tmp_path / SETTINGS_FILE).read_text().startswith(head)
+    assert load_settings(tmp_path) == Settings()
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):

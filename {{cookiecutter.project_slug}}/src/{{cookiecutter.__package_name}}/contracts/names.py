@@ -46,6 +46,7 @@ OUTPUTS_FILE = "outputs.npz"  # written by results.evaluate; read by results.rep
 PREDICTIONS_FILE = "predictions.csv"  # written by results.evaluate; read by the user
 PREDICTED_ARRAYS_FILE = "predictions.npz"  # the same, of what has more than one number an item
 TENSORBOARD_FOLDER = "tensorboard"  # written by Lightning's TensorBoardLogger; read by `tensorboard --logdir`
+LOGGERS_FILE = "loggers.json"  # tool -> what it calls this run; written by runtime.loggers, read by it
 CHECKPOINTS_FOLDER = "checkpoints"  # written by NeMo's ModelCheckpoint; read by training and results
 EXPORT_FOLDER = "export"  # written by results.export; read by the user
 WEIGHTS_FILE = "model.safetensors"  # in it; written by a config's `export`; read by model/plain.py

@@ -172,6 +172,8 @@ class RunSettings(Group):
     """folder of the run: settings, checkpoints, logs, report"""
     resume: bool = False
     """go on with the run that run_dir holds; without one, start it"""
+    loggers: str = "tensorboard"
+    """where figures go beside metrics.csv: tensorboard, wandb, mlflow, several with commas between, or none"""
     verbose: bool = False
     """show what NeMo, Megatron and Lightning log while they start"""
     seed: int = 1234
@@ -204,6 +206,11 @@ class RunSettings(Group):
     def world_size(self) -> int:
         """Number of processes of the run."""
         return self.parallel.devices * self.parallel.num_nodes
+
+    @property
+    def logger_names(self) -> tuple[str, ...]:
+        """What `loggers` names."""
+        return () if self.loggers == "none" else tuple(name.strip() for name in self.loggers.split(","))
 
     @property
     def foreign_start(self) -> str | None:

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+LOGGERS = ("tensorboard", "wandb", "mlflow")
+"""What figures can go to beside metrics.csv."""
+
 
 def layout_checks(settings: Any) -> list[tuple[bool, str]]:
     """Return what is wrong with how processes share the work, each with whether it is."""
@@ -71,12 +74,18 @@ def batch_checks(settings: Any) -> list[tuple[bool, str]]:
 def text_checks(settings: Any) -> list[tuple[bool, str]]:
     """Return the same of texts."""
     run_dir = settings.run_dir
+    unknown = [name for name in settings.logger_names if name not in LOGGERS]
     return [
         (not run_dir, "--run_dir is empty: name a folder"),
         (not run_dir.isprintable(), f"--run_dir {run_dir!r} has a character that cannot be printed: name another"),
         (
             "$" in run_dir,  # which TensorBoard's logger would take for a variable, and nobody else
             f"--run_dir {run_dir} has a $, and variables are not looked up here: write what they stand for",
+        ),
+        (
+            bool(unknown),
+            f"--loggers {settings.loggers}: there is no {' and no '.join(map(repr, unknown))}; give some of "
+            f"{','.join(LOGGERS)} with commas between, or none",
         ),
         *((True, f"--{name} is empty: give it a value, or leave it out") for name in _emptied(settings)),
     ]

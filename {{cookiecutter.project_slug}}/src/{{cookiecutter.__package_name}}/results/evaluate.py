@@ -23,9 +23,10 @@ from ..contracts.files import write_whole
 from ..contracts.given import Given, NotGivenError, check_columns
 from ..contracts.view import innermost
 from ..model.settings import Settings
-from ..runtime.checkpoint import step_of
 from ..runtime.disk import writing
 from ..runtime.failures import tell
+from ..runtime.loggers import log_to_run
+from ..runtime.seal import step_of
 from ..training.datamodule import DataModule
 from ..training.module import NetworkModule
 from ..training.run_settings import check_writable
@@ -34,6 +35,8 @@ from ..training.train import with_best_weights
 
 def evaluate(settings: Settings) -> dict[str, Any]:
     """Score a run's best checkpoint on the whole test set; write evaluation.json and outputs.npz into the run.
+
+    What the run was logged to is given the test figures.
 
     Returns:
         What evaluation.json holds: test_<name> of each figure of the loss and of each of the config's `scores`, the
@@ -59,6 +62,8 @@ def evaluate(settings: Settings) -> dict[str, Any]:
                 np.savez_compressed(file, **outputs)
             with write_whole(run / names.EVALUATION_FILE) as file:
                 json.dump(_strict(result), file, indent=2, allow_nan=False)
+            figures = {name: value for name, value in result.items() if name.startswith("test_")}
+            log_to_run(settings.logger_names, run, figures, result.get(names.STEP, 0))
         return result
 
 

@@ -33,8 +33,9 @@ from ..contracts.settings import ParallelSettings
 from ..contracts.stage import PipelineStage
 from ..model.settings import Settings
 from ..runtime.backend import prepared
-from ..runtime.checkpoint import score_of, step_of
+from ..runtime.checkpoint import score_of
 from ..runtime.failures import tell
+from ..runtime.seal import step_of
 from ..training.run_settings import check_writable
 from ..training.train import DTYPES, best_of, config_of, make_data, make_module, make_trainer
 

@@ -20,9 +20,8 @@ from nemo.lightning.pytorch import callbacks as nemo
 
 from ..contracts.errors import UserError
 from .failures import tell
-from .seal import SEAL, damage, is_sealed, seal
+from .seal import SEAL, damage, finished, is_sealed, seal, step_of
 
-_UNFINISHED = nemo.ModelCheckpoint.UNFINISHED_CHECKPOINT_SUFFIX
 _LAST = "-last"
 
 
@@ -134,8 +133,8 @@ def last_checkpoint(folder: Path) -> Path | None:
     Raises:
         UserError: all of them are damaged, or one of a later step has lost its seal.
     """
-    finished = sorted(_finished(folder), key=lambda path: (step_of(path), path.name.endswith(_LAST)), reverse=True)
-    sealed, newest = [path for path in finished if is_sealed(path)], None
+    found = sorted(finished(folder), key=lambda path: (step_of(path), path.name.endswith(_LAST)), reverse=True)
+    sealed, newest = [path for path in found if is_sealed(path)], None
     for checkpoint in sealed:
         problem = damage(checkpoint)
         if problem is None:
@@ -144,7 +143,7 @@ def last_checkpoint(folder: Path) -> Path | None:
         tell(f"checkpoint {checkpoint} is damaged ({problem}): looking for one before it")
     if sealed and newest is None:
         raise UserError(f"every checkpoint in {folder} is damaged: restore one, or train anew in another --run_dir")
-    _check_seals([path for path in reversed(finished) if path not in sealed], newest)
+    _check_seals([path for path in reversed(found) if path not in sealed], newest)
     return newest
 
 
@@ -164,7 +163,7 @@ def best_checkpoint(folder: Path) -> Path:
     Raises:
         UserError: there is none, or it is damaged, or has lost its seal.
     """
-    best = min((path for path in _finished(folder) if not path.name.endswith(_LAST)), key=score_of, default=None)
+    best = min((path for path in finished(folder) if not path.name.endswith(_LAST)), key=score_of, default=None)
     if best is None:
         raise UserError(f"{folder} holds no finished checkpoint of a validation: train the run to one")
     if not is_sealed(best):
@@ -182,18 +181,7 @@ def weights(checkpoint: Path) -> Path:
     return checkpoint / "weights"
 
 
-def _finished(folder: Path) -> list[Path]:
-    """List the checkpoints that were saved to the end, and of which NeMo has not begun to remove anything."""
-    return [path for path in folder.glob("step=*") if path.is_dir() and not Path(f"{path}{_UNFINISHED}").exists()]
-
-
 def score_of(path: Path) -> float:
     """Return the monitored value in a name, `step=<n>-<monitor>=<value>`; infinite, the worst, without one."""
     match = re.search(r"=(-?[\d.]+)$", path.name.partition("-")[2])
     return float(match.group(1)) if match else float("inf")
-
-
-def step_of(path: Path) -> int:
-    """Return the number of finished optimizer steps of a checkpoint."""
-    match = re.match(r"step=(\d+)", path.name)
-    return int(match.group(1)) if match else -1

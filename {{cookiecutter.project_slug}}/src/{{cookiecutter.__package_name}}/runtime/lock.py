@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +26,33 @@ def check_unlocked(run: Path) -> None:
     with suppress(OSError):  # it cannot be read or written, which others tell
         if is_first_rank() and (run / LOCK_FILE).exists():
             os.close(_lock(run / LOCK_FILE))
+
+
+def holder(run: Path) -> str | None:
+    """Say who trains in a run folder, `process N on HOST`; None if nobody does.
+
+    It asks and locks nothing, so that nobody who starts to train at this moment is refused.
+
+    Raises:
+        OSError: the file system has no locks.
+    """
+    try:
+        file = os.open(run / LOCK_FILE, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        asked = struct.pack("hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)  # struct flock of Linux: the whole file
+        kind, *_ = struct.unpack("hhqqi0q", fcntl.fcntl(file, fcntl.F_GETLK, asked))
+        return None if kind == fcntl.F_UNLCK else named(run)
+    finally:
+        os.close(file)
+
+
+def named(run: Path) -> str:
+    """Return whom the lock of a run folder names: who holds it, or who held it last and could not remove it."""
+    with suppress(OSError):
+        return (run / LOCK_FILE).read_text(encoding="utf-8", errors="replace") or "another process"
+    return "another process"
 
 
 @contextmanager

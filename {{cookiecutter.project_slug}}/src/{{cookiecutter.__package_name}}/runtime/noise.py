@@ -17,6 +17,7 @@ from types import TracebackType
 # Loggers that write to the screen during a normal run, each seen to do so.
 _LOGGERS = (
     "lightning.pytorch.accelerators.cuda",
+    "lightning.pytorch.loggers.mlflow",
     "lightning.pytorch.utilities.rank_zero",
     "megatron.core",
     "nemo_logger",

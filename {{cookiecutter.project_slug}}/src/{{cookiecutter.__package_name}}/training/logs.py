@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from nemo.utils.model_utils import unwrap_model
 from torch import Tensor
 from tqdm import tqdm
 
-from ..contracts.names import LEARNING_RATE, LOSS, TENSORBOARD_FOLDER, TRAIN_LOSS
+from ..contracts.names import LEARNING_RATE, LOSS, TRAIN_LOSS
 from ..contracts.settings import RunSettings
 from ..runtime.failures import tell
+from ..runtime.loggers import open_loggers
 from .run_settings import save_settings
 from .speed import Speed
 from .table import CsvLog
@@ -31,11 +32,10 @@ class RunRecorder(pl.Callback):
         self.seconds = 0.0  # of the training loop, with its validations and checkpoints
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the settings, drop logged rows that this run will write anew, and open TensorBoard's file.
+        """Save the settings, drop logged rows that this run will write anew, and open the loggers.
 
         Lightning opens the files of loggers that it has from the beginning before a start that can still fail.
         """
-        self.started = time.monotonic()
         if trainer.global_step == 0 and (start := self.settings.foreign_start or self.settings.from_run):
             weights = "weights in" if self.settings.foreign_start else "best weights of"
             loaded = _loaded_heads(trainer)
@@ -44,13 +44,14 @@ class RunRecorder(pl.Callback):
         data: Any = trainer
         sizes = [len(items) for items in (data.datamodule.train, data.datamodule.validation)]
         tell("training on {:,} items, validation with {:,}".format(*sizes))
+        loggers = open_loggers(self.settings.logger_names, self.run, asdict(self.settings), trainer.global_step)
         if trainer.is_global_zero:
             save_settings(self.settings, self.run)
             for logger in trainer.loggers:
                 if isinstance(logger, CsvLog):
                     logger.cut(trainer.global_step)
-        board = TensorBoardLogger(self.run, name=TENSORBOARD_FOLDER, version="", purge_step=trainer.global_step + 1)
-        trainer.loggers = [*trainer.loggers, board]
+        trainer.loggers = [*trainer.loggers, *loggers]
+        self.started = time.monotonic()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the time."""

@@ -5,6 +5,8 @@ A file of its own because `contracts/settings.py` knows values only, and no file
 
 from __future__ import annotations
 
+import shlex
+import sys
 from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass
 from operator import attrgetter
@@ -38,10 +40,21 @@ _KEPT = (
 
 
 def save_settings(settings: RunSettings, run: Path) -> None:
-    """Write the resolved settings into a run folder, as YAML that `--config` reads."""
+    """Write the resolved settings into a run folder, as YAML that `--config` reads, under the command that it was."""
     values = {name: value for name, value in asdict(settings).items() if name not in settings.ONLY_PREDICT}
     with write_whole(run / SETTINGS_FILE) as file:
+        if command := _command():
+            file.write(f"# {command}\n")
         yaml.safe_dump(values, file, sort_keys=False)
+
+
+def _command() -> str:
+    """Return the command line of this process in a line, if it is one of this program, installed or run with -m."""
+    package, program = Settings.__module__.partition(".")[0], Path(sys.argv[0])
+    name = package.replace("_", "-")
+    words = shlex.join([name, *sys.argv[1:]])
+    is_ours = program.name == name or program.parts[-2:] == (package, "__main__.py")
+    return words if is_ours and words.isprintable() else ""
 
 
 def load_settings(run: Path) -> Settings:

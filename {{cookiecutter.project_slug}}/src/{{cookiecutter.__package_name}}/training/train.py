@@ -21,12 +21,13 @@ from ..model import config as model
 from ..model.settings import Settings
 from ..runtime import cluster, signals
 from ..runtime.backend import prepared
-from ..runtime.checkpoint import Checkpoint, ValidationSchedule, best_checkpoint, last_checkpoint, step_of, weights
+from ..runtime.checkpoint import Checkpoint, ValidationSchedule, best_checkpoint, last_checkpoint, weights
 from ..runtime.disk import writing
 from ..runtime.failures import tell
 from ..runtime.lock import locked
 from ..runtime.meeting import check_shared, from_first
 from ..runtime.rng import RandomNumbers
+from ..runtime.seal import step_of
 from ..runtime.strategy import Strategy
 from .datamodule import DataModule
 from .logs import Progress, RunRecorder
