@@ -181,8 +181,7 @@ def layouts(argv: list[str]) -> int:
 
 def plan(argv: list[str]) -> int:
     """Say what a layout needs, without its machines: who holds what, memory, steps. Nothing is started."""
-    settings = _parse("plan", argv, Settings())
-    settings = _checked(_with_foreign_sizes("plan", argv, Settings(), settings))
+    settings = _checked(_with_foreign_sizes("plan", argv, Settings(), _parse("plan", argv, Settings())))
     for line in import_planning(settings).plan_in_words(settings):
         say(line)
     return 0
@@ -216,7 +215,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "plan": plan,
     "doctor": doctor,
 }
-
 
 SOURCES = dict.fromkeys(("evaluate", "predict"), "folder of the trained run") | {
     "finetune": "run whose best weights this one starts from; the same as --from_run"
