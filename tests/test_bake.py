@@ -213,6 +213,7 @@ tests/training/test_optimizer.py
 tests/training/test_resampling.py
 tests/training/test_resume.py
 tests/training/test_run_settings.py
+tests/training/test_saving.py
 tests/training/test_seals.py
 tests/training/test_speed.py
 tests/training/test_stopping.py

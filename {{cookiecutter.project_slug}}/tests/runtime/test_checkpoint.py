@@ -68,8 +68,19 @@ def test_a_seal_that_cannot_be_read_is_damage(content: bytes, checkpoints: Path)
     assert seal.damage(checkpoints / "step=10-last") == "files.json cannot be read"
 
 
-def test_only_the_newest_last_checkpoint_and_the_one_before_are_kept(checkpoints: Path) -> None:
-    assert {Path(path).name for path in checkpoint._superseded(checkpoints)} == {"step=2-last", "step=10-last"}
+@pytest.mark.parametrize(
+    ("newest", "keep", "gone"),
+    [
+        ("step=10-last", 2, set()),
+        ("step=10-last", 1, {"step=2-last"}),
+        ("step=10-val_loss=0.4", 2, {"step=2-val_loss=0.5"}),
+    ],
+)
+def test_what_a_new_checkpoint_comes_in_place_of_are_whole_ones(
+    newest: str, keep: int, gone: set[str], checkpoints: Path
+) -> None:
+    (checkpoints / newest).mkdir(exist_ok=True)
+    assert {path.name for path in checkpoint._superseded(checkpoints / newest, keep)} == gone
 
 
 def test_finders_without_a_checkpoint(tmp_path: Path) -> None:

@@ -26,7 +26,6 @@ from . import (
     lone_rank,
     orphans,
     weak_hooks,
-    writer,
 )
 
 
@@ -60,7 +59,6 @@ def prepared(
     buckets.use_places_without_padding()
     clipping.use_few_kernels()
     lone_rank.skip_collectives_with_oneself()
-    writer.write_in_this_process()
     weak_hooks.use_weak_hooks()
     hook, meeting = sys.excepthook, {name: os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT")}
     gc.freeze()  # what has been imported is no garbage: Megatron looks for some in every save

@@ -7,28 +7,28 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from ..contracts.files import write_whole
 
 SEAL = "files.json"
 
+Entries = dict[str, dict[str, int]]
+"""Size and checksum of files, by their names in the checkpoint."""
 
-def seal(checkpoint: Path) -> None:
-    """Seal a folder that all ranks have written; each of them reads its share of the files, in one collective."""
-    rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    files = [_files(checkpoint)]
-    torch.distributed.broadcast_object_list(files)
-    shares: list[Any] = [None] * world_size
-    mine = {name: _entry(checkpoint / name) for name in files[0][rank::world_size]}
-    torch.distributed.all_gather_object(shares, mine)
-    if rank == 0:
-        with write_whole(checkpoint / SEAL) as file:
-            json.dump({name: entry for share in shares for name, entry in share.items()}, file, indent=2)
-    torch.distributed.barrier()
+
+def seal(checkpoint: Path, known: Entries) -> None:
+    """Seal a folder that has been written; what is not `known` of its files is read."""
+    others = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
+    others = [path for path in others if str(path.relative_to(checkpoint)) not in known]
+    with write_whole(checkpoint / SEAL) as file:
+        json.dump(known | entries(checkpoint, others), file, indent=2)
+
+
+def entries(checkpoint: Path, files: Iterable[Path]) -> Entries:
+    """Read files of a checkpoint, and return what the seal says of them."""
+    return {str(path.relative_to(checkpoint)): _entry(path) for path in files}
 
 
 def is_sealed(checkpoint: Path) -> bool:
@@ -39,8 +39,8 @@ def is_sealed(checkpoint: Path) -> bool:
 def damage(checkpoint: Path) -> str | None:
     """Say how a sealed folder differs from what was written, or return None if it does not."""
     try:
-        entries = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
-        sizes = {name: entry["bytes"] for name, entry in entries.items()}
+        sealed = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
+        sizes = {name: entry["bytes"] for name, entry in sealed.items()}
     except (OSError, ValueError, AttributeError, TypeError, KeyError):
         return f"{SEAL} cannot be read"
     for name, size in sizes.items():
@@ -49,13 +49,9 @@ def damage(checkpoint: Path) -> str | None:
             return f"{name} is missing"
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size} bytes, not {size}"
-        if _entry(path) != entries[name]:
+        if _entry(path) != sealed[name]:
             return f"{name} has another checksum"
     return None
-
-
-def _files(checkpoint: Path) -> list[str]:
-    return sorted(str(path.relative_to(checkpoint)) for path in checkpoint.rglob("*") if path.is_file())
 
 
 def _entry(path: Path) -> dict[str, int]:

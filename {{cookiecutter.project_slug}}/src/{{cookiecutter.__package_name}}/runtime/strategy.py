@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..contracts.errors import UserError
 from . import cluster, cuda_graph
+from .writer import Writer
 
 
 class Strategy(nl.MegatronStrategy):
@@ -34,6 +35,7 @@ class Strategy(nl.MegatronStrategy):
             ddp=DistributedDataParallelConfig(check_for_nan_in_grad=False),  # optimizer_step does, in every layout
             replace_progress_bar=False,  # NeMo's printer makes a collective on rank 0 only, and hangs the others
             ckpt_async_save=False,
+            checkpoint_io=Writer(parallel_load=True),
             ckpt_optim_fully_reshardable=True,
             **kwargs,
         )

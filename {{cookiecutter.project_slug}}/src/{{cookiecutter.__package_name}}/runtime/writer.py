@@ -1,38 +1,118 @@
-"""Write checkpoints in the training process itself.
+"""Writes checkpoints, so that all ranks agree whether one is whole: in the training process, and sealed at the end.
 
-Megatron's writer is made for asynchronous saving: it spawns a manager process (which imports the program again, and
-outlives a killed run) and forks a writer for each file. A synchronous save waits for all of them; it can as well write.
+Megatron writes between its collectives: a rank that finds no room leaves, and the others wait for it. It also spawns a
+manager process (which imports the program again, and outlives a killed run) and forks a writer for each file. Here all
+ranks plan first, then each writes its files, then they tell how that went.
 """
 
 from __future__ import annotations
 
+import io
 import queue
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from megatron.core.dist_checkpointing.core import CheckpointingConfig, save_config
+from megatron.core.dist_checkpointing.serialization import _CONTENT_METADATA_KEY
+from megatron.core.dist_checkpointing.state_dict_utils import save_preprocess
+from megatron.core.dist_checkpointing.strategies import filesystem_async
+from megatron.core.dist_checkpointing.strategies.common import COMMON_STATE_FNAME
+from megatron.core.dist_checkpointing.strategies.fully_parallel import FullyParallelSaveStrategyWrapper
+from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
+from nemo.lightning.ckpt_utils import ckpt_to_dir
+from nemo.lightning.io.pl import MegatronCheckpointIO, ckpt_to_weights_subdir
+
+from .disk import DiskError, in_words, reason
+from .seal import entries, seal
+
+Done = TypeVar("Done")
 
 
-def write_in_this_process() -> None:
-    """Replace the processes of Megatron's file writer by plain calls; for synchronous saving only."""
-    from megatron.core.dist_checkpointing.strategies import filesystem_async
+class Writer(MegatronCheckpointIO):
+    """NeMo's CheckpointIO, which writes otherwise and reads as before."""
 
-    filesystem_async._results_queue = queue.SimpleQueue()
-    filesystem_async.FileSystemWriterAsync.write_preloaded_data_multiproc = staticmethod(_write_all)
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write what the ranks hold into a folder, and seal it.
+
+        Raises:
+            DiskError: some rank could not write; raised by all of them.
+        """
+        filesystem_async._results_queue = queue.SimpleQueue()  # else planning spawns a manager for it
+        folder = ckpt_to_weights_subdir(path, is_saving=True)
+        checkpoint[_CONTENT_METADATA_KEY] = storage_options["content_metadata"]
+        sharded, common = save_preprocess(checkpoint)
+        files, metadata = self.save_sharded_strategy.async_save(sharded, folder)
+        _write(Path(ckpt_to_dir(path)), folder, common, files, metadata)
+
+    def _determine_dist_ckpt_save_strategy(self) -> Any:
+        return FullyParallelSaveStrategyWrapper(_Plan("torch_dist", 1))
 
 
-def _write_all(transforms: list[Any], use_msc: bool, rank: int, buckets: list[Any], results: Any) -> None:
-    """Write each bucket to its file; leave {bucket number: what was written}, or the exception, in `results`."""
-    from megatron.core.dist_checkpointing.strategies.filesystem_async import FileSystemWriterAsync
+class _Plan(TorchDistSaveShardedStrategy):
+    """Megatron's way to share out the writing; `async_save` returns what to write, and what is known of all of it."""
 
-    written: dict[int, Any] = {}
-    for number, bucket in enumerate(buckets):
-        answer: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
-        pending: queue.Queue[int] = queue.Queue()
-        pending.put(number)
-        FileSystemWriterAsync.write_preloaded_data(
-            transforms, number, bucket, answer, pending, use_fsync=True, use_msc=use_msc
-        )
-        _, outcome = answer.get()
-        if isinstance(outcome, Exception):
-            results.put(outcome)
-            return
-        written[number] = outcome
-    results.put(written)
+    def _get_save_and_finalize_callbacks(self, writer: Any, planned: Any) -> Any:
+        return writer, planned[1]
+
+
+def _write(checkpoint: Path, folder: Path, common: Any, files: Any, metadata: Any) -> None:
+    is_first = torch.distributed.get_rank() == 0
+
+    def write_mine() -> tuple[list[Any], dict[str, Any]]:
+        folder.mkdir(parents=True, exist_ok=True)
+        written, names = [], []
+        for bucket in files.preload_tensors(files.write_buckets):
+            written += _write_bucket(files, bucket)
+            names.append(Path(bucket[0]))
+        if is_first:
+            names.append(folder / COMMON_STATE_FNAME)
+            content = io.BytesIO()
+            torch.save(common, content)
+            names[-1].write_bytes(content.getbuffer())
+        return written, entries(checkpoint, names)
+
+    def complete(shares: list[Any]) -> None:
+        if is_first:
+            files.finish(metadata, [written for written, _ in shares])
+            save_config(CheckpointingConfig("torch_dist", 1), str(folder))
+            known = {name: entry for _, mine in shares for name, entry in mine.items()}
+            seal(checkpoint, known)
+
+    shares = together(write_mine, checkpoint.parent)
+    together(lambda: complete(shares), checkpoint.parent)
+
+
+def _write_bucket(files: Any, bucket: Any) -> list[Any]:
+    """Write one file; return what torch notes of its tensors."""
+    answer: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
+    pending: queue.Queue[int] = queue.Queue()
+    pending.put(0)
+    files.write_preloaded_data([files.transforms], 0, bucket, answer, pending, use_fsync=True)
+    _, outcome = answer.get()
+    if isinstance(outcome, Exception):
+        raise outcome
+    return list(outcome)
+
+
+def together(do: Callable[[], Done], folder: Path) -> list[Done]:
+    """Let each rank do something on the disk, and return what all of them did.
+
+    Raises:
+        DiskError: one could not; raised by all of them.
+    """
+    mine, problem = None, None
+    try:
+        mine = do()
+    except OSError as error:
+        problem = in_words(error, folder)
+    except Exception as error:
+        problem = reason(error, folder)
+        if problem is None:
+            raise
+    shares: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(shares, (mine, problem))
+    if problems := [problem for _, problem in shares if problem]:
+        raise DiskError(problems[0])
+    return [done for done, _ in shares]

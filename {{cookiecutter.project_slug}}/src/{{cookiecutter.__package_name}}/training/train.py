@@ -77,7 +77,10 @@ def _fit(settings: Settings, run: Path, checkpoint: Path | None, accelerator: Li
     module = make_module(replace(settings, redraw_heads=settings.redraw_heads or answers_else), start, bool(checkpoint))
     if checkpoint:
         check_figures(run / names.METRICS_FILE, module.metric_names)
-    recorder, speed, stop = RunRecorder(run, settings), make_speed(settings, module, accelerator), StopOnSignal()
+    recorder, speed = RunRecorder(run, settings), make_speed(settings, module, accelerator)
+    keep, minutes = settings.training.keep_checkpoints, settings.training.checkpoint_minutes
+    saving = Checkpoint(run / names.CHECKPOINTS_FOLDER, names.VAL_LOSS, keep, minutes)
+    stop = StopOnSignal(saving)
     trainer = make_trainer(
         settings,
         accelerator,
@@ -86,7 +89,7 @@ def _fit(settings: Settings, run: Path, checkpoint: Path | None, accelerator: Li
             recorder,
             speed,
             Progress(settings.training.log_every_n_steps, speed),
-            Checkpoint(run / names.CHECKPOINTS_FOLDER, monitor=names.VAL_LOSS),
+            saving,
             ValidationSchedule(),
             RandomNumbers(settings.seed),
             stop,
