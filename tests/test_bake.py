@@ -98,6 +98,7 @@ src/<package>/results/report.py
 src/<package>/runtime/README.md
 src/<package>/runtime/__init__.py
 src/<package>/runtime/backend.py
+src/<package>/runtime/background.py
 src/<package>/runtime/checkpoint.py
 src/<package>/runtime/buckets.py
 src/<package>/runtime/clipping.py
@@ -116,6 +117,7 @@ src/<package>/runtime/noise.py
 src/<package>/runtime/orphans.py
 src/<package>/runtime/placeholders.py
 src/<package>/runtime/rng.py
+src/<package>/runtime/saving.py
 src/<package>/runtime/seal.py
 src/<package>/runtime/signals.py
 src/<package>/runtime/strategy.py
@@ -146,6 +148,7 @@ tests/contracts/test_start.py
 tests/contracts/test_view.py
 tests/drawing/test_pictures.py
 tests/drawing/test_theme.py
+tests/holdup.py
 tests/in_ranks.py
 tests/kills.py
 tests/layers/test_attention.py

@@ -105,7 +105,7 @@ def between_files(settings: Settings) -> tuple[int, list[str]]:
         How often that was, and the checkpoints that had neither seal nor marker then.
     """
     folder = Path(settings.run_dir, CHECKPOINTS_FOLDER)
-    marker = checkpoint.Checkpoint.UNFINISHED_CHECKPOINT_SUFFIX
+    marker = checkpoint.UNFINISHED
     watching, moments, found = True, 0, set()
 
     def look(event: str, arguments: Any) -> None:

@@ -1,11 +1,11 @@
-"""checkpoint.py: only whole checkpoints are found and kept."""
+"""checkpoint.py and saving.py: only whole checkpoints are found and kept."""
 
 from pathlib import Path
 
 import pytest
 
 from {{cookiecutter.__package_name}}.contracts.errors import UserError
-from {{cookiecutter.__package_name}}.runtime import checkpoint, seal
+from {{cookiecutter.__package_name}}.runtime import checkpoint, saving, seal
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_what_a_new_checkpoint_comes_in_place_of_are_whole_ones(
     newest: str, keep: int, gone: set[str], checkpoints: Path
 ) -> None:
     (checkpoints / newest).mkdir(exist_ok=True)
-    assert {path.name for path in checkpoint._superseded(checkpoints / newest, keep)} == gone
+    assert {path.name for path in saving._superseded(checkpoints / newest, keep)} == gone
 
 
 def test_finders_without_a_checkpoint(tmp_path: Path) -> None:

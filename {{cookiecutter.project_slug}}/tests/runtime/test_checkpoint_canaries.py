@@ -1,4 +1,4 @@
-"""The canaries of checkpoint.py."""
+"""The canaries of checkpoint.py and saving.py."""
 
 import sys
 from importlib.util import find_spec
@@ -13,7 +13,8 @@ from conftest import read_rows
 
 from {{cookiecutter.__package_name}}.contracts.names import CHECKPOINTS_FOLDER, GRAD_NORM, STEP, VAL_LOSS
 from {{cookiecutter.__package_name}}.runtime import checkpoint
-from {{cookiecutter.__package_name}}.runtime.checkpoint import Checkpoint, ValidationSchedule
+from {{cookiecutter.__package_name}}.runtime.checkpoint import ValidationSchedule
+from {{cookiecutter.__package_name}}.runtime.saving import Checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -3,7 +3,9 @@
 import re
 import resource
 import shutil
+from concurrent.futures import wait
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import in_ranks
@@ -14,7 +16,8 @@ from conftest import TINY, change
 from {{cookiecutter.__package_name}}.contracts import names
 from {{cookiecutter.__package_name}}.model.settings import LAYOUTS, Settings
 from {{cookiecutter.__package_name}}.proof.ranks import run_ranks
-from {{cookiecutter.__package_name}}.runtime.checkpoint import last_checkpoint
+from {{cookiecutter.__package_name}}.runtime import background
+from {{cookiecutter.__package_name}}.runtime.checkpoint import finished, last_checkpoint
 from {{cookiecutter.__package_name}}.training import train as training
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -78,6 +81,7 @@ def fail_in_step_8(settings: Settings) -> list[list[str]]:
     folder = Path(settings.run_dir, names.CHECKPOINTS_FOLDER)
 
     def set_limit(trainer: Any, size: int) -> None:
+        wait_for_thread(trainer)
         found.append(sorted(path.name for path in folder.iterdir()))
         if trainer.global_rank == trainer.world_size - 1:
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
@@ -88,13 +92,23 @@ def fail_in_step_8(settings: Settings) -> list[list[str]]:
     return found
 
 
-def test_a_save_that_fails_on_one_rank_is_told_and_takes_nothing_with_it(whole: Path, tmp_path: Path) -> None:
+def wait_for_thread(trainer: Any) -> None:
+    """Wait until what is being written is written, whatever comes of it."""
+    beside = trainer.checkpoint_callback.background
+    wait([] if beside is None else beside._running)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_save_that_fails_on_one_rank_is_told_and_takes_nothing_with_it(
+    asynchronous: bool, whole: Path, tmp_path: Path
+) -> None:
     """Not even the only checkpoint that is kept."""
-    settings = change(EVERY_FOUR, run_dir=str(tmp_path / "run"), training={"keep_checkpoints": 1})
+    how = {"keep_checkpoints": 1, "async_checkpoints": asynchronous}
+    settings = change(EVERY_FOUR, run_dir=str(tmp_path / "run"), training=how)
     before, after = in_two_ranks(fail_in_step_8, settings)[0]
     assert before == after and len(after) == 2 and "step=4-last" in after
     told = (tmp_path / "run-logs" / "rank0.log").read_text()
-    assert "warning: step 8 was not saved: File too large; trying again at the next one\n" in told
+    assert told.count("warning: step 8 was not saved: File too large; trying again at the next one\n") == 1
     assert kills.equal(tmp_path / "run", whole) and last_ones(tmp_path / "run") == {"step=12-last"}
 
 
@@ -112,3 +126,39 @@ def test_a_save_for_which_there_is_no_room_is_not_begun(
     assert re.search(f"warning: step 12 was not saved: {line}trying again", capfd.readouterr().err)
     last = last_checkpoint(tmp_path / "run" / names.CHECKPOINTS_FOLDER)
     assert last is not None and last.name == "step=8-last"
+
+
+def what_is_whole(settings: Settings) -> tuple[set[str], set[str]]:
+    """Train, and let the thread wait in the save of step 4 until step 6; return what is whole then, and after it."""
+    found: list[set[str]] = []
+    folder, go_on = Path(settings.run_dir, names.CHECKPOINTS_FOLDER), Event()
+    gather = background.Copies.gather
+
+    def late(self: Any) -> None:
+        go_on.wait(60)
+        gather(self)
+
+    def look(trainer: Any) -> None:
+        found.append({path.name for path in finished(folder)})
+        go_on.set()
+        wait_for_thread(trainer)
+        found.append({path.name for path in finished(folder)})
+
+    background.Copies.gather = late  # type: ignore[method-assign]
+    in_ranks.in_step(6, look)
+    training.train(settings)
+    return found[0], found[1]
+
+
+def test_a_checkpoint_is_of_its_step_although_training_goes_on_while_it_is_written(whole: Path, tmp_path: Path) -> None:
+    """And it is none until it is whole."""
+    run = tmp_path / "run"
+    settings = change(EVERY_FOUR, run_dir=str(run), training={"async_checkpoints": True, "keep_checkpoints": 9})
+    before, after = in_two_ranks(what_is_whole, settings)[0]
+    assert not before and len(after) == 2 and "step=4-last" in after
+    assert kills.equal(run, whole)
+    for path in run.glob(f"{names.CHECKPOINTS_FOLDER}/step=*"):
+        if not path.name.startswith("step=4-"):
+            shutil.rmtree(path)
+    in_two_ranks(in_ranks.train, settings)
+    assert kills.equal(run, whole)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import queue
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,27 +25,34 @@ from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShard
 from nemo.lightning.ckpt_utils import ckpt_to_dir
 from nemo.lightning.io.pl import MegatronCheckpointIO, ckpt_to_weights_subdir
 
+from .background import Copies
 from .disk import DiskError, in_words, reason
-from .seal import entries, seal
+from .seal import Entries, entries, seal
 
 Done = TypeVar("Done")
 
 
 class Writer(MegatronCheckpointIO):
-    """NeMo's CheckpointIO, which writes otherwise and reads as before."""
+    """NeMo's CheckpointIO, which reads as before."""
+
+    copies: Copies | None = None
+    """holds the state while it is written and training goes on"""
+    planned: Callable[[Any], None]
+    """writes the checkpoint that was saved last, and seals it; DiskError on all ranks if some rank cannot"""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write what the ranks hold into a folder, and seal it.
-
-        Raises:
-            DiskError: some rank could not write; raised by all of them.
-        """
+        """Plan what each rank writes into a folder; `planned` writes it."""
         filesystem_async._results_queue = queue.SimpleQueue()  # else planning spawns a manager for it
         folder = ckpt_to_weights_subdir(path, is_saving=True)
         checkpoint[_CONTENT_METADATA_KEY] = storage_options["content_metadata"]
         sharded, common = save_preprocess(checkpoint)
+        if self.copies:
+            self.copies.of_weights(sharded)
         files, metadata = self.save_sharded_strategy.async_save(sharded, folder)
-        _write(Path(ckpt_to_dir(path)), folder, common, files, metadata)
+        content = io.BytesIO()
+        if torch.distributed.get_rank() == 0:
+            torch.save(common, content)
+        self.planned = partial(_write, Path(ckpt_to_dir(path)), content, files, metadata, self.copies)
 
     def _determine_dist_ckpt_save_strategy(self) -> Any:
         return FullyParallelSaveStrategyWrapper(_Plan("torch_dist", 1))
@@ -57,31 +65,31 @@ class _Plan(TorchDistSaveShardedStrategy):
         return writer, planned[1]
 
 
-def _write(checkpoint: Path, folder: Path, common: Any, files: Any, metadata: Any) -> None:
-    is_first = torch.distributed.get_rank() == 0
+def _write(
+    checkpoint: Path, common: io.BytesIO, files: Any, metadata: Any, copies: Copies | None, group: Any = None
+) -> None:
+    folder, is_first = Path(files.checkpoint_dir), torch.distributed.get_rank() == 0
+    if copies:
+        copies.gather()
 
-    def write_mine() -> tuple[list[Any], dict[str, Any]]:
-        folder.mkdir(parents=True, exist_ok=True)
-        written, names = [], []
+    def write_mine() -> tuple[list[Any], Entries]:
+        written, paths = [], []
         for bucket in files.preload_tensors(files.write_buckets):
             written += _write_bucket(files, bucket)
-            names.append(Path(bucket[0]))
+            paths.append(Path(bucket[0]))
         if is_first:
-            names.append(folder / COMMON_STATE_FNAME)
-            content = io.BytesIO()
-            torch.save(common, content)
-            names[-1].write_bytes(content.getbuffer())
-        return written, entries(checkpoint, names)
+            paths.append(folder / COMMON_STATE_FNAME)
+            paths[-1].write_bytes(common.getbuffer())
+        return written, entries(checkpoint, paths)
 
     def complete(shares: list[Any]) -> None:
         if is_first:
             files.finish(metadata, [written for written, _ in shares])
             save_config(CheckpointingConfig("torch_dist", 1), str(folder))
-            known = {name: entry for _, mine in shares for name, entry in mine.items()}
-            seal(checkpoint, known)
+            seal(checkpoint, {name: entry for _, mine in shares for name, entry in mine.items()})
 
-    shares = together(write_mine, checkpoint.parent)
-    together(lambda: complete(shares), checkpoint.parent)
+    shares = together(write_mine, checkpoint.parent, group)
+    together(lambda: complete(shares), checkpoint.parent, group)
 
 
 def _write_bucket(files: Any, bucket: Any) -> list[Any]:
@@ -96,23 +104,27 @@ def _write_bucket(files: Any, bucket: Any) -> list[Any]:
     return list(outcome)
 
 
-def together(do: Callable[[], Done], folder: Path) -> list[Done]:
+def together(do: Callable[[], Done], folder: Path, group: Any = None) -> list[Done]:
     """Let each rank do something on the disk, and return what all of them did.
 
     Raises:
         DiskError: one could not; raised by all of them.
+        RuntimeError: another one failed for another reason.
     """
-    mine, problem = None, None
+    mine, problem, defect = None, None, None
     try:
         mine = do()
     except OSError as error:
         problem = in_words(error, folder)
     except Exception as error:
         problem = reason(error, folder)
-        if problem is None:
-            raise
+        defect = None if problem else error
     shares: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(shares, (mine, problem))
-    if problems := [problem for _, problem in shares if problem]:
+    torch.distributed.all_gather_object(shares, (mine, problem, defect and repr(defect)), group)
+    if defect:
+        raise defect
+    if defects := [defect for _, _, defect in shares if defect]:
+        raise RuntimeError(f"another rank failed: {defects[0]}")
+    if problems := [problem for _, problem, _ in shares if problem]:
         raise DiskError(problems[0])
-    return [done for done, _ in shares]
+    return [done for done, _, _ in shares]

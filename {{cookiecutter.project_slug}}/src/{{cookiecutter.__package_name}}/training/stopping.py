@@ -11,8 +11,8 @@ import lightning.pytorch as pl
 import torch
 
 from ..runtime import signals
-from ..runtime.checkpoint import Checkpoint
 from ..runtime.failures import tell
+from ..runtime.saving import Checkpoint
 
 
 class StopOnSignal(pl.Callback):

@@ -21,11 +21,12 @@ from ..model import config as model
 from ..model.settings import Settings
 from ..runtime import cluster, signals
 from ..runtime.backend import prepared
-from ..runtime.checkpoint import Checkpoint, ValidationSchedule, best_checkpoint, last_checkpoint, step_of, weights
+from ..runtime.checkpoint import ValidationSchedule, best_checkpoint, last_checkpoint, step_of, weights
 from ..runtime.disk import writing
 from ..runtime.failures import tell
 from ..runtime.lock import locked
 from ..runtime.rng import RandomNumbers
+from ..runtime.saving import Checkpoint
 from ..runtime.strategy import Strategy
 from .datamodule import DataModule
 from .logs import Progress, RunRecorder
@@ -78,8 +79,9 @@ def _fit(settings: Settings, run: Path, checkpoint: Path | None, accelerator: Li
     if checkpoint:
         check_figures(run / names.METRICS_FILE, module.metric_names)
     recorder, speed = RunRecorder(run, settings), make_speed(settings, module, accelerator)
-    keep, minutes = settings.training.keep_checkpoints, settings.training.checkpoint_minutes
-    saving = Checkpoint(run / names.CHECKPOINTS_FOLDER, names.VAL_LOSS, keep, minutes)
+    how = settings.training
+    how_saved = (how.keep_checkpoints, how.checkpoint_minutes, how.async_checkpoints)
+    saving = Checkpoint(run / names.CHECKPOINTS_FOLDER, names.VAL_LOSS, *how_saved)
     stop = StopOnSignal(saving)
     trainer = make_trainer(
         settings,
