@@ -1,6 +1,6 @@
 """Measures how long a checkpoint holds up the training: written at once, and while training goes on.
 
-python tests/holdup.py --hidden_size 1024 --num_layers 8
+python tests/holdup.py hidden_size=1024 ffn_hidden_size=4096 num_layers=8
 """
 
 import argparse
@@ -51,9 +51,8 @@ def hold_ups(asynchronous: bool, sizes: dict[str, int], folder: str) -> tuple[fl
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--hidden_size", type=int, default=1024)
-    parser.add_argument("--num_layers", type=int, default=8)
-    sizes = vars(parser.parse_args())
+    parser.add_argument("sizes", nargs="*", help="of the network, as NAME=VALUE; those of the settings' model")
+    sizes = {name: int(value) for name, value in (word.split("=") for word in parser.parse_args().sizes)}
     medians = {}
     for name in ("synchronous", "asynchronous"):
         with tempfile.TemporaryDirectory() as folder:
