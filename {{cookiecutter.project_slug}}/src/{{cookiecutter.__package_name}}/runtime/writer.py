@@ -74,7 +74,8 @@ def _write(
 
     def write_mine() -> tuple[list[Any], Entries]:
         written, paths = [], []
-        for bucket in files.preload_tensors(files.write_buckets):
+        # copies are in the memory of the host; and waiting for a GPU here would break a recording of its steps
+        for bucket in files.write_buckets if copies else files.preload_tensors(files.write_buckets):
             written += _write_bucket(files, bucket)
             paths.append(Path(bucket[0]))
         if is_first:
