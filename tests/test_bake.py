@@ -106,6 +106,7 @@ src/<package>/results/report.py
 src/<package>/runtime/README.md
 src/<package>/runtime/__init__.py
 src/<package>/runtime/backend.py
+src/<package>/runtime/background.py
 src/<package>/runtime/checkpoint.py
 src/<package>/runtime/buckets.py
 src/<package>/runtime/clipping.py
@@ -130,6 +131,7 @@ src/<package>/runtime/orphans.py
 src/<package>/runtime/placeholders.py
 src/<package>/runtime/rehearsal.py
 src/<package>/runtime/rng.py
+src/<package>/runtime/saving.py
 src/<package>/runtime/seal.py
 src/<package>/runtime/signals.py
 src/<package>/runtime/strategy.py
@@ -161,6 +163,7 @@ tests/contracts/test_start.py
 tests/contracts/test_view.py
 tests/drawing/test_pictures.py
 tests/drawing/test_theme.py
+tests/holdup.py
 tests/in_ranks.py
 tests/kills.py
 tests/layers/test_attention.py
@@ -238,6 +241,7 @@ tests/training/test_optimizer.py
 tests/training/test_resampling.py
 tests/training/test_resume.py
 tests/training/test_run_settings.py
+tests/training/test_saving.py
 tests/training/test_seals.py
 tests/training/test_speed.py
 tests/training/test_stopping.py

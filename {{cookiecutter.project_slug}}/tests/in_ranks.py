@@ -24,7 +24,7 @@ from {{cookiecutter.__package_name}}.contracts.names import CHECKPOINTS_FOLDER
 from {{cookiecutter.__package_name}}.contracts.stage import PipelineStage
 from {{cookiecutter.__package_name}}.layers import gather_sequence, row_by_row, scatter_sequence
 from {{cookiecutter.__package_name}}.model.settings import Settings
-from {{cookiecutter.__package_name}}.runtime import checkpoint, fused_adam, rng, strategy
+from {{cookiecutter.__package_name}}.runtime import checkpoint, fused_adam, rng, seal, strategy
 from {{cookiecutter.__package_name}}.training import train as training
 from {{cookiecutter.__package_name}}.training.datamodule import DataModule
 
@@ -105,7 +105,7 @@ def between_files(settings: Settings) -> tuple[int, list[str]]:
         How often that was, and the checkpoints that had neither seal nor marker then.
     """
     folder = Path(settings.run_dir, CHECKPOINTS_FOLDER)
-    marker = checkpoint.Checkpoint.UNFINISHED_CHECKPOINT_SUFFIX
+    marker = seal.UNFINISHED
     watching, moments, found = True, 0, set()
 
     def look(event: str, arguments: Any) -> None:
@@ -114,7 +114,7 @@ def between_files(settings: Settings) -> tuple[int, list[str]]:
             return
         watching = False  # what follows are events too
         saved = [path for path in folder.glob("step=*") if path.is_dir() and not Path(f"{path}{marker}").exists()]
-        found.update(f"{path.name}, before {event}" for path in saved if not checkpoint.is_sealed(path))
+        found.update(f"{path.name}, before {event}" for path in saved if not seal.is_sealed(path))
         watching, moments = True, moments + 1
 
     def get_in_the_way(trainer: Any) -> None:

@@ -3,7 +3,8 @@
     python tests/kills.py --kills 20 --seed 1
 
 It is killed with `kill -9`, in runs of one process, and of two of which one is killed. They save a checkpoint every two
-steps, so that many kills fall into that. The seed decides when a kill comes; what the run is at by then, the machine.
+steps, so that many kills fall into that; every other run while it trains. The seed decides when a kill comes; what the
+run is at by then, the machine.
 """
 
 import argparse
@@ -28,7 +29,8 @@ from {{cookiecutter.__package_name}}.contracts import names
 from {{cookiecutter.__package_name}}.model.settings import LAYOUTS, Settings
 from {{cookiecutter.__package_name}}.proof.differences import saved_tensors
 from {{cookiecutter.__package_name}}.proof.ranks import Ranks, start_ranks
-from {{cookiecutter.__package_name}}.runtime.checkpoint import Checkpoint, last_checkpoint, step_of
+from {{cookiecutter.__package_name}}.runtime.checkpoint import last_checkpoint
+from {{cookiecutter.__package_name}}.runtime.seal import UNFINISHED, step_of
 
 OFTEN = change(
     TINY,
@@ -63,9 +65,9 @@ def kill(ranks: Ranks, chance: random.Random) -> None:
 
 def where(run: Path) -> str:
     """Say what the run was doing when it was killed."""
-    saving = [path.name for path in run.glob(f"{names.CHECKPOINTS_FOLDER}/*{Checkpoint.UNFINISHED_CHECKPOINT_SUFFIX}")]
+    saving = [path.name for path in run.glob(f"{names.CHECKPOINTS_FOLDER}/*{UNFINISHED}")]
     if saving:
-        return f"while {saving[0].removesuffix(Checkpoint.UNFINISHED_CHECKPOINT_SUFFIX)} was being written or removed"
+        return f"while {saving[0].removesuffix(UNFINISHED)} was being written or removed"
     rows = read_rows(run)
     return f"after step {rows[-1][names.STEP]}" if rows else "before the first step"
 
@@ -83,8 +85,15 @@ def equal(run: Path, reference: Path) -> bool:
     return same_tensors and read_rows(run) == read_rows(reference)
 
 
-def try_kills(kills: int, seed: int, folder: Path) -> bool:
-    """Kill that many times, over as many runs as it takes; print each, and return whether every run ended exactly."""
+def try_kills(kills: int, seed: int, folder: Path, asynchronous: bool = False) -> bool:
+    """Kill that many times, over as many runs as it takes; print each, and return whether every run ended exactly.
+
+    Args:
+        kills: how many.
+        seed: of their moments.
+        folder: of the runs.
+        asynchronous: write the checkpoints of all runs while they train, not only of every other one.
+    """
     chance = random.Random(seed)
     done = 0
     for number in count():
@@ -93,6 +102,8 @@ def try_kills(kills: int, seed: int, folder: Path) -> bool:
         began = time.monotonic()
         reference = folder / f"{number}-undisturbed"
         start(change(settings, run_dir=str(reference))).results()
+        beside = asynchronous or (number + number // len(SPLITS)) % 2 == 1
+        settings = change(settings, training={"async_checkpoints": beside})
         usual = time.monotonic() - began
         run = folder / f"{number}-killed"
         while not has_finished(run):
@@ -103,7 +114,8 @@ def try_kills(kills: int, seed: int, folder: Path) -> bool:
                 continue
             kill(ranks, chance)
             done += 1
-            print(f"kill {done:3}: run {number}, {layout}, after {delay:4.1f} s, {where(run)}", flush=True)
+            ways = f"{layout}{', asynchronous' if beside else ''}"
+            print(f"kill {done:3}: run {number}, {ways}, after {delay:4.1f} s, {where(run)}", flush=True)
         if not equal(run, reference):
             print(f"run {number} did not end as the undisturbed one: {run}")
             return False
@@ -118,9 +130,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=20, help="how many (default: 20)")
     parser.add_argument("--seed", type=int, default=1, help="of the moments (default: 1)")
+    parser.add_argument("--async_checkpoints", action="store_true", help="in all runs, not in every other one")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        return 0 if try_kills(options.kills, options.seed, Path(folder)) else 1
+        return 0 if try_kills(options.kills, options.seed, Path(folder), options.async_checkpoints) else 1
 
 
 if __name__ == "__main__":

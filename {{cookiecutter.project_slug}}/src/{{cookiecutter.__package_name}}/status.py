@@ -21,7 +21,7 @@ from .contracts.errors import UserError
 from .contracts.files import as_path
 from .contracts.reading import mapping, read_evaluation, read_metrics, read_whole
 from .runtime.lock import LOCK_FILE, holder, named
-from .runtime.seal import SEAL, damage, is_sealed, is_unfinished, step_of
+from .runtime.seal import SEAL, damage, is_sealed, marker, step_of
 from .saying import PROG, in_words, say, to_paste
 
 MEASURED = 10
@@ -132,7 +132,7 @@ def _checkpoints(folder: Path) -> Iterator[tuple[Path, str]]:
     for path in sorted(folders, key=lambda path: (step_of(path), path.name), reverse=True):
         with suppress(FileNotFoundError):
             problem = damage(path, reads=False) if is_sealed(path) else f"it lost {SEAL}"
-            if is_unfinished(path):  # looked at last, as it may just have become that
+            if marker(path).exists():  # looked at last, as it may just have become that
                 yield path, "unfinished: being written or removed, or it was when the training died"
             elif path.exists():  # else it has been removed meanwhile
                 yield path, f"DAMAGED: {problem}" if problem else WHOLE

@@ -76,6 +76,8 @@ WRONG = {
     "--training.lr nan": change(RUN, training={"lr": float("nan")}),
     "--training.warmup_steps -1": change(RUN, training={"warmup_steps": -1}),
     "--training.warmup_steps 1000": change(RUN, training={"warmup_steps": 1_000}),
+    "--training.checkpoint_minutes -1": change(RUN, training={"checkpoint_minutes": -1.0}),
+    "--training.keep_checkpoints 0": change(RUN, training={"keep_checkpoints": 0}),
     "--training.clip_grad -1": change(RUN, training={"clip_grad": -1.0}),
     "--training.clip_grad nan": change(RUN, training={"clip_grad": float("nan")}),
     "--training.head_lr_factor 0": change(RUN, training={"head_lr_factor": 0.0}, new_heads=("head",), from_run="run"),

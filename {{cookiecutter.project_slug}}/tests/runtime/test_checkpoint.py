@@ -1,11 +1,11 @@
-"""checkpoint.py: only whole checkpoints are found and kept."""
+"""checkpoint.py and saving.py: only whole checkpoints are found and kept."""
 
 from pathlib import Path
 
 import pytest
 
 from {{cookiecutter.__package_name}}.contracts.errors import UserError
-from {{cookiecutter.__package_name}}.runtime import checkpoint, seal
+from {{cookiecutter.__package_name}}.runtime import checkpoint, saving, seal
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def checkpoints(tmp_path: Path) -> Path:
 
 def test_finders_pass_over_unfinished_checkpoints(checkpoints: Path) -> None:
     last, best = checkpoint.last_checkpoint(checkpoints), checkpoint.best_checkpoint(checkpoints)
-    assert last is not None and last.name == "step=10-last" and checkpoint.step_of(last) == 10
+    assert last is not None and last.name == "step=10-last" and seal.step_of(last) == 10
     assert best.name == "step=2-val_loss=0.5" and checkpoint.weights(best) == best / "weights"
 
 
@@ -34,7 +34,7 @@ def test_a_damaged_best_checkpoint_is_refused(checkpoints: Path) -> None:
 
 
 def test_the_marker_is_the_one_that_nemo_leaves() -> None:
-    assert seal.UNFINISHED == checkpoint.Checkpoint.UNFINISHED_CHECKPOINT_SUFFIX
+    assert seal.UNFINISHED == saving.Checkpoint.UNFINISHED_CHECKPOINT_SUFFIX
 
 
 def lose_seal(path: Path) -> None:
@@ -72,8 +72,19 @@ def test_a_seal_that_cannot_be_read_is_damage(content: bytes, checkpoints: Path)
     assert seal.damage(checkpoints / "step=10-last") == "files.json cannot be read"
 
 
-def test_only_the_newest_last_checkpoint_and_the_one_before_are_kept(checkpoints: Path) -> None:
-    assert {Path(path).name for path in checkpoint._superseded(checkpoints)} == {"step=2-last", "step=10-last"}
+@pytest.mark.parametrize(
+    ("newest", "keep", "gone"),
+    [
+        ("step=10-last", 2, set()),
+        ("step=10-last", 1, {"step=2-last"}),
+        ("step=10-val_loss=0.4", 2, {"step=2-val_loss=0.5"}),
+    ],
+)
+def test_what_a_new_checkpoint_comes_in_place_of_are_whole_ones(
+    newest: str, keep: int, gone: set[str], checkpoints: Path
+) -> None:
+    (checkpoints / newest).mkdir(exist_ok=True)
+    assert {path.name for path in saving._superseded(checkpoints / newest, keep)} == gone
 
 
 def test_finders_without_a_checkpoint(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The canaries of checkpoint.py."""
+"""The canaries of checkpoint.py and saving.py."""
 
 import sys
 from importlib.util import find_spec
@@ -13,7 +13,8 @@ from conftest import read_rows
 
 from {{cookiecutter.__package_name}}.contracts.names import CHECKPOINTS_FOLDER, GRAD_NORM, STEP, VAL_LOSS
 from {{cookiecutter.__package_name}}.runtime import checkpoint
-from {{cookiecutter.__package_name}}.runtime.checkpoint import Checkpoint, ValidationSchedule
+from {{cookiecutter.__package_name}}.runtime.checkpoint import ValidationSchedule
+from {{cookiecutter.__package_name}}.runtime.saving import Checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -28,8 +29,9 @@ def test_canary_model_checkpoint_wants_the_experiment_manager(tmp_path: Path, mo
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("nemo_run") is not None, reason="with nemo_run the context is whole")
-@pytest.mark.parametrize("argument", ["always_save_context", "save_context_on_train_end"])
-def test_canary_context_needs_nemo_run(argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_canary_context_needs_nemo_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    argument = "save_context_on_train_end"
+    with_argument(Checkpoint.__mro__[1], "always_save_context", False, monkeypatch)
     with_argument(Checkpoint.__mro__[1], argument, True, monkeypatch)
     folder = train_shortly(tmp_path) / CHECKPOINTS_FOLDER
     assert list(folder.glob("*/context/io.json"))

@@ -1,7 +1,7 @@
 """writer.py: checkpoints written by the training process, and the canary of that."""
 
+import errno
 import io
-import queue
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,18 +10,24 @@ import pytest
 from canaries import fails_without, fresh
 
 from {{cookiecutter.__package_name}}.runtime import writer
+from {{cookiecutter.__package_name}}.runtime.disk import DiskError
 
 
-def test_writer_writes_each_bucket_and_reports_what_it_wrote(tmp_path: Path) -> None:
-    written = write_all([bucket(tmp_path / "a", b"one"), bucket(tmp_path / "b", b"three")])
-    assert [(number, results[0].size_in_bytes) for number, results in written.items()] == [(0, 3), (1, 5)]
-    assert (tmp_path / "b").read_bytes() == b"three"
+def test_a_file_is_written_and_what_torch_notes_of_it_returned(tmp_path: Path) -> None:
+    [written] = writer._write_bucket(files(tmp_path), bucket(tmp_path / "a", b"one"))
+    assert written.size_in_bytes == 3
+    assert (tmp_path / "a").read_bytes() == b"one"
 
 
-def test_writer_reports_an_error_and_stops(tmp_path: Path) -> None:
-    error = write_all([bucket(tmp_path / "absent" / "a", b"one"), bucket(tmp_path / "b", b"three")])
-    assert isinstance(error, FileNotFoundError)  # Megatron raises it on every rank
-    assert not (tmp_path / "b").exists()
+def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        writer._write_bucket(files(tmp_path), bucket(tmp_path / "absent" / "a", b"one"))
+
+
+def files(folder: Path) -> Any:
+    from megatron.core.dist_checkpointing.strategies.filesystem_async import FileSystemWriterAsync
+
+    return FileSystemWriterAsync(folder)
 
 
 def bucket(path: Path, data: bytes) -> tuple[Path, str, tuple[list, list]]:
@@ -32,13 +38,26 @@ def bucket(path: Path, data: bytes) -> tuple[Path, str, tuple[list, list]]:
     return path, path.name, ([(item, io.BytesIO(data))], [])
 
 
-def write_all(buckets: list[Any]) -> Any:
-    from torch.distributed.checkpoint.filesystem import _StorageWriterTransforms
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
+        (RuntimeError("unexpected pos 704 vs 598"), "Disk quota exceeded"),
+        (ValueError("a defect"), None),
+    ],
+)
+def test_what_one_rank_could_not_write_all_of_them_raise(
+    error: Exception, told: str | None, tmp_path: Path, megatron: None
+) -> None:
+    if isinstance(error, RuntimeError):
+        error.__cause__ = OSError(errno.EDQUOT, "Disk quota exceeded")
 
-    writer.write_in_this_process()
-    results: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    writer._write_all([_StorageWriterTransforms()], False, 0, buckets, results)
-    return results.get_nowait()
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(DiskError if told else type(error), match=told or "a defect"):
+        writer.together(fail, tmp_path)
+    assert writer.together(lambda: 1, tmp_path) == [1]
 
 
 @pytest.mark.parametrize("start_method", ["spawn", "fork"])

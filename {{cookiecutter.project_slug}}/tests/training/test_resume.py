@@ -17,7 +17,8 @@ from {{cookiecutter.__package_name}}.model.config import NETWORKS
 from {{cookiecutter.__package_name}}.model.settings import LAYOUTS
 from {{cookiecutter.__package_name}}.proof.differences import BOUNDS, compare
 from {{cookiecutter.__package_name}}.proof.ranks import RanksFailed, run_ranks
-from {{cookiecutter.__package_name}}.runtime.checkpoint import Checkpoint, best_checkpoint, last_checkpoint
+from {{cookiecutter.__package_name}}.runtime.checkpoint import best_checkpoint, last_checkpoint
+from {{cookiecutter.__package_name}}.runtime.seal import UNFINISHED
 from {{cookiecutter.__package_name}}.training import train as training
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -267,7 +268,7 @@ def test_if_every_checkpoint_is_damaged_the_run_does_not_silently_start_anew(sto
 def test_a_checkpoint_that_was_never_finished_does_not_count(stopped):
     folder = Path(stopped.run_dir) / names.CHECKPOINTS_FOLDER
     (folder / "step=7-last" / "files.json").unlink()
-    (folder / f"step=7-last{Checkpoint.UNFINISHED_CHECKPOINT_SUFFIX}").touch()
+    (folder / f"step=7-last{UNFINISHED}").touch()
     assert last_checkpoint(folder).name == "step=5-last"
 
 

@@ -91,6 +91,10 @@ def test_validations_and_checkpoints_are_left_out_and_everything_between_two_ste
     loop.now += 10.0
     loop.steps(1.0, 1.0)
     assert loop.rate(8) == 2 * BATCH / 12.0
+    loop.speed.on_save_checkpoint(loop.trainer, loop.module, {})
+    loop.now += 1000.0
+    loop.steps(1.0, 1.0)
+    assert loop.rate(10) == 2 * BATCH / 2.0
 
 
 def test_a_resumed_run_leaves_out_its_own_first_steps(monkeypatch):

@@ -2,8 +2,7 @@
 
 A config is Megatron's `TransformerConfig` (the sizes, and after NeMo's strategy has connected it also the layout and
 the precision) that can build what it describes. `model/config.py` has one for each network and lists them in
-`NETWORKS`, under the names that `--network` takes: pretraining and finetuning are two, and may read different data.
-Each says
+`NETWORKS`, under the names that `--network` takes: pretraining and finetuning are two, and may read other data. Each says
 
     item_class            what an item is (item.py)
     stage_class           the network (stage.py)
@@ -11,7 +10,7 @@ Each says
     read_training         settings -> the training and the validation dataset
     count_training        settings -> how many items there are to train on, where reading them takes long
     read_test             settings -> the test dataset
-    read_predict          settings -> what `predict` predicts, if not the test dataset
+    read_predict          settings -> what `predict` predicts, if not that
     prepare               settings -> None, before: in one process of each machine, to download, say
     see_training          training dataset -> None: the config takes from it what a new network is built by
     keep                  (output, batch) -> what evaluation and prediction keep of a micro batch
@@ -23,10 +22,9 @@ Each says
     load_foreign          stage -> None: gives it the weights that another program wrote to `foreign_start_dir`
     export, export_files  what `export` writes of the weights, if not one file with all of them
 
-Outputs are large, so `keep` chooses, on the device, micro batch by micro batch: tensors with B in front, padding and
-all. They are gathered from all ranks, in the order of the test set. `evaluate` writes them to outputs.npz, which
-`figures.py` draws; `predict` writes what `predictions` makes of them. `keep`, `scores` and `predictions` may be methods
-that read the fields of the config.
+Outputs are large, so `keep` chooses, on the device: tensors with B in front, gathered from all ranks in the order of the
+test set. `evaluate` writes them to outputs.npz for `figures.py`, `predict` what `predictions` makes of them. These and
+`scores` may be methods that read the fields of the config.
 """
 
 from __future__ import annotations
@@ -235,10 +233,10 @@ class NetworkConfig(TransformerConfig, io.IOMixin):
     def export(
         self, folder: Path, weights: dict[str, Tensor], settings: Any, description: dict[str, Any]
     ) -> str | None:
-        """Write the whole network for the world outside.
+        """Write the whole network for the world outside, into an empty folder.
 
         Args:
-            folder: an empty one.
+            folder: that one.
             weights: every weight, whole, by its name in the network, in the dtype it was trained in.
             settings: the run.
             description: what model.json will say (results/export.py).
@@ -261,7 +259,7 @@ def sized(config: type[NetworkConfig], settings: Any, **start: Any) -> NetworkCo
 
     Args:
         config: its class.
-        settings: of the run, which say how large the network is.
+        settings: of the run, which say how large it is.
         start: fields that say where its weights come from.
 
     Raises:
@@ -271,8 +269,7 @@ def sized(config: type[NetworkConfig], settings: Any, **start: Any) -> NetworkCo
     known = {field.name for field in fields(config)}
     if unknown := sizes.keys() - known:
         raise UserError(f"model/config.py: {config.__name__} has no field {', '.join(sorted(unknown))}: add it there")
-    # Megatron wants a number of heads that tensor parallel divides, also where nothing attends
-    sizes.setdefault("num_attention_heads", settings.model.hidden_size)
+    sizes.setdefault("num_attention_heads", settings.model.hidden_size)  # Megatron wants one, also where nothing attends
     predict = {name: getattr(settings, name) for name in settings.ONLY_PREDICT if name in known}
     return config(**sizes, **predict, init_seed=settings.seed, **start)
 
@@ -296,9 +293,8 @@ def check_config(name: str, networks: dict[str, type[NetworkConfig]]) -> type[Ne
     for part in ("read_training", "read_test"):
         if getattr(config, part) is getattr(NetworkConfig, part):
             raise UserError(f"model/config.py: {config.__name__} lacks {part}: say how its data are read")
-    loss = config.loss_reduction_class
     check_stage(config.stage_class)
-    check_loss(loss)
+    check_loss(loss := config.loss_reduction_class)
     if config.useful and config.useful not in (*loss.names, *loss.derived):
         raise UserError(f"model/config.py: {config.__name__}.useful is {config.useful}, no figure of {loss.__name__}")
     return config

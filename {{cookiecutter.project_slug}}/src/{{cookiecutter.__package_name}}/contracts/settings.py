@@ -147,6 +147,12 @@ class TrainingSettings(Group):
     """on GPUs: record a step and replay it, much faster for small networks; not with dropout and sequence parallel"""
     val_check_interval: int = 100
     """optimizer steps between validations; every validation is followed by a checkpoint"""
+    checkpoint_minutes: float = 30.0
+    """minutes after which a checkpoint is saved, if there was none since; 0: only after validations"""
+    keep_checkpoints: int = 2
+    """how many of the last checkpoints are kept, beside the best one"""
+    async_checkpoints: bool = False
+    """write checkpoints while training goes on, from a copy of the state in the memory of the host"""
     log_every_n_steps: int = 10
     """optimizer steps between logged training figures"""
 

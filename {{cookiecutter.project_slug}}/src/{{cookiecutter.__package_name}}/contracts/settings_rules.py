@@ -114,6 +114,7 @@ def number_checks(settings: Any) -> list[tuple[bool, str]]:
         "--training.global_batch_size": training.global_batch_size,
         "--training.micro_batch_size": settings.micro_batch_size,
         "--training.val_check_interval": training.val_check_interval,
+        "--training.keep_checkpoints": training.keep_checkpoints,
         "--training.log_every_n_steps": training.log_every_n_steps,
         "--seed": settings.seed,
     }
@@ -140,6 +141,10 @@ def number_checks(settings: Any) -> list[tuple[bool, str]]:
             settings.redraw_heads and not (start and settings.new_heads),
             "--redraw_heads true is for the new heads of a finetuning, and there are none: name them with --new_heads, "
             "or leave it out",
+        ),
+        (
+            not training.checkpoint_minutes >= 0,
+            f"--training.checkpoint_minutes {training.checkpoint_minutes} must be at least 0",
         ),
         (not training.clip_grad >= 0, f"--training.clip_grad {training.clip_grad} must be at least 0"),
         (not training.weight_decay >= 0, f"--training.weight_decay {training.weight_decay} must be at least 0"),

@@ -30,7 +30,6 @@ from . import (
     network,
     orphans,
     weak_hooks,
-    writer,
 )
 
 _PLACES = ("MASTER_ADDR", "MASTER_PORT", "GLOO_SOCKET_IFNAME", "TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC")
@@ -67,7 +66,6 @@ def prepared(
     buckets.use_places_without_padding()
     clipping.use_few_kernels()
     lone_rank.skip_collectives_with_oneself()
-    writer.write_in_this_process()
     weak_hooks.use_weak_hooks()
     hook, places = sys.excepthook, {name: os.environ.get(name) for name in _PLACES}
     gc.freeze()  # what has been imported is no garbage: Megatron looks for some in every save

@@ -1,103 +1,21 @@
-"""Saving checkpoints with NeMo's ModelCheckpoint, and finding whole ones again.
+"""Finding whole checkpoints again; and when a run is validated, and with that saved (`saving.py`).
 
 A checkpoint is whole if it is sealed (`seal.py`) and as it was then. While one is written or removed, NeMo's marker
 lies beside it, at whatever moment the process is killed; so one with neither seal nor marker has lost its seal since,
-in a copy that left it out. Two `-last` checkpoints are kept, so that there is one to go back to when the newest is
-damaged.
+in a copy that left it out.
 """
 
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from nemo.lightning.ckpt_utils import ckpt_to_dir
-from nemo.lightning.pytorch import callbacks as nemo
 
 from ..contracts.errors import UserError
 from .failures import tell
-from .seal import SEAL, damage, finished, is_sealed, seal, step_of
-
-_LAST = "-last"
-
-
-class Checkpoint(nemo.ModelCheckpoint):
-    """NeMo's ModelCheckpoint: after each validation the best and the last state, marked unfinished while they form."""
-
-    CHECKPOINT_NAME_LAST = "{step}" + _LAST
-
-    def __init__(self, folder: Path, monitor: str) -> None:
-        """Save under `folder`; the best checkpoint is the one with the lowest `monitor`."""
-        super().__init__(
-            dirpath=folder,
-            filename="{step}-{" + monitor + ":.6f}",
-            monitor=monitor,
-            save_top_k=1,
-            save_last=True,
-            save_optim_on_train_end=True,  # so that a finished run can go on with more steps
-            always_save_context=False,  # settings.yaml says what the run was; NeMo's context needs nemo_run
-            save_context_on_train_end=False,
-            enable_version_counter=False,  # a step that is trained again after a crash overwrites what was saved of it
-        )
-
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Remove what a resume went back behind; skip NeMo's part: moving files, git logs, error logs, pandas."""
-        super(nemo.ModelCheckpoint, self).on_train_start(trainer, pl_module)
-        if trainer.global_step > 0:
-            for path in trainer.strategy.broadcast(_after(trainer.global_step, Path(self.dirpath))):
-                self._remove_checkpoint(trainer, path)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Know the best checkpoint also when the run folder has been moved since: it came along."""
-
-        def here(path: str) -> str:
-            return path and str(Path(self.dirpath) / Path(path).name)
-
-        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
-        best = {here(path): score for path, score in state_dict["best_k_models"].items()}
-        moved = {**{name: here(state_dict[name]) for name in paths}, "best_k_models": best, "dirpath": self.dirpath}
-        super().load_state_dict(state_dict | moved)
-
-    def _save_checkpoint(self, trainer: Any, filepath: str) -> None:
-        """Save, and remove the `-last` checkpoints before the previous one."""
-        checkpoint = Path(ckpt_to_dir(filepath))
-        if trainer.is_global_zero and checkpoint.exists():  # of a step that is trained again
-            self.set_checkpoint_unfinished_marker(filepath)
-            shutil.rmtree(checkpoint, ignore_errors=True)  # NeMo's barrier follows before anything is written
-        super()._save_checkpoint(trainer, filepath)
-        if checkpoint.name.endswith(_LAST):
-            for old in trainer.strategy.broadcast(_superseded(checkpoint.parent)):
-                self._remove_checkpoint(trainer, old)
-
-    def _get_finalize_save_checkpoint_callback(self, trainer: Any, filepath: str, step: int) -> Callable[[], None]:
-        """Seal what all ranks have written, before NeMo removes its marker."""
-        finish = super()._get_finalize_save_checkpoint_callback(trainer, filepath, step)
-
-        def seal_and_finish() -> None:
-            seal(Path(ckpt_to_dir(filepath)))
-            finish()
-
-        return seal_and_finish
-
-    def _should_remove_checkpoint(self, trainer: Any, previous: str, current: str) -> bool:
-        """Leave the previous `-last` checkpoint to `_save_checkpoint`."""
-        if Path(ckpt_to_dir(previous)).name.endswith(_LAST):
-            return False
-        return super()._should_remove_checkpoint(trainer, previous, current)
-
-
-def _superseded(folder: Path) -> list[str]:
-    """List all `-last` checkpoints but the newest and the one before it."""
-    return [str(path) for path in sorted(folder.glob(f"step=*{_LAST}"), key=step_of)[:-2]]
-
-
-def _after(step: int, folder: Path) -> list[str]:
-    """List the checkpoints of later steps; a resume takes the newest whole one, so they are damaged."""
-    return [str(path) for path in folder.glob("step=*") if path.is_dir() and step_of(path) > step]
+from .seal import LAST, SEAL, damage, finished, is_sealed, step_of
 
 
 class ValidationSchedule(pl.Callback):
@@ -133,8 +51,8 @@ def last_checkpoint(folder: Path) -> Path | None:
     Raises:
         UserError: all of them are damaged, or one of a later step has lost its seal.
     """
-    found = sorted(finished(folder), key=lambda path: (step_of(path), path.name.endswith(_LAST)), reverse=True)
-    sealed, newest = [path for path in found if is_sealed(path)], None
+    there = sorted(finished(folder), key=lambda path: (step_of(path), path.name.endswith(LAST)), reverse=True)
+    sealed, newest = [path for path in there if is_sealed(path)], None
     for checkpoint in sealed:
         problem = damage(checkpoint)
         if problem is None:
@@ -143,7 +61,7 @@ def last_checkpoint(folder: Path) -> Path | None:
         tell(f"checkpoint {checkpoint} is damaged ({problem}): looking for one before it")
     if sealed and newest is None:
         raise UserError(f"every checkpoint in {folder} is damaged: restore one, or train anew in another --run_dir")
-    _check_seals([path for path in reversed(found) if path not in sealed], newest)
+    _check_seals([path for path in reversed(there) if path not in sealed], newest)
     return newest
 
 
@@ -163,7 +81,7 @@ def best_checkpoint(folder: Path) -> Path:
     Raises:
         UserError: there is none, or it is damaged, or has lost its seal.
     """
-    best = min((path for path in finished(folder) if not path.name.endswith(_LAST)), key=score_of, default=None)
+    best = min((path for path in finished(folder) if not path.name.endswith(LAST)), key=score_of, default=None)
     if best is None:
         raise UserError(f"{folder} holds no finished checkpoint of a validation: train the run to one")
     if not is_sealed(best):

@@ -8,30 +8,32 @@ from __future__ import annotations
 import json
 import re
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from ..contracts.files import write_whole
 
 SEAL = "files.json"
 UNFINISHED = "-unfinished"
-"""ends the name of NeMo's marker, which lies beside a checkpoint while that is written or removed"""
+"""how the name of NeMo's marker ends"""
+LAST = "-last"
+"""how the name of a checkpoint ends that is not the best one"""
+
+Entries = dict[str, dict[str, int]]
+"""Size and checksum of files, by their names in the checkpoint."""
 
 
-def seal(checkpoint: Path) -> None:
-    """Seal a folder that all ranks have written; each of them reads its share of the files, in one collective."""
-    import torch
+def seal(checkpoint: Path, known: Entries) -> None:
+    """Seal a folder that has been written; what is not `known` of its files is read."""
+    others = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
+    others = [path for path in others if str(path.relative_to(checkpoint)) not in known]
+    with write_whole(checkpoint / SEAL) as file:
+        json.dump(known | entries(checkpoint, others), file, indent=2)
 
-    rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    files = [_files(checkpoint)]
-    torch.distributed.broadcast_object_list(files)
-    shares: list[Any] = [None] * world_size
-    mine = {name: _entry(checkpoint / name) for name in files[0][rank::world_size]}
-    torch.distributed.all_gather_object(shares, mine)
-    if rank == 0:
-        with write_whole(checkpoint / SEAL) as file:
-            json.dump({name: entry for share in shares for name, entry in share.items()}, file, indent=2)
-    torch.distributed.barrier()
+
+def entries(checkpoint: Path, files: Iterable[Path]) -> Entries:
+    """Read files of a checkpoint, and return what the seal says of them."""
+    return {str(path.relative_to(checkpoint)): _entry(path) for path in files}
 
 
 def is_sealed(checkpoint: Path) -> bool:
@@ -47,8 +49,8 @@ def damage(checkpoint: Path, reads: bool = True) -> str | None:
         reads: all of it, for the checksums; else files are only held against their sizes.
     """
     try:
-        entries = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
-        sizes = {name: entry["bytes"] for name, entry in entries.items()}
+        sealed = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
+        sizes = {name: entry["bytes"] for name, entry in sealed.items()}
     except (OSError, ValueError, AttributeError, TypeError, KeyError):
         return f"{SEAL} cannot be read"
     for name, size in sizes.items():
@@ -57,19 +59,14 @@ def damage(checkpoint: Path, reads: bool = True) -> str | None:
             return f"{name} is missing"
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size} bytes, not {size}"
-        if reads and _entry(path) != entries[name]:
+        if reads and _entry(path) != sealed[name]:
             return f"{name} has another checksum"
     return None
 
 
 def finished(folder: Path) -> list[Path]:
-    """List the checkpoints that were saved to the end, and of which NeMo has not begun to remove anything."""
-    return [path for path in folder.glob("step=*") if path.is_dir() and not is_unfinished(path)]
-
-
-def is_unfinished(checkpoint: Path) -> bool:
-    """Tell whether a checkpoint is being written or removed, or was when its process was killed."""
-    return Path(f"{checkpoint}{UNFINISHED}").exists()
+    """List the checkpoints that were saved to the end, and of which nothing has been removed since."""
+    return [path for path in folder.glob("step=*") if path.is_dir() and not marker(path).exists()]
 
 
 def step_of(checkpoint: Path) -> int:
@@ -78,8 +75,9 @@ def step_of(checkpoint: Path) -> int:
     return int(match.group(1)) if match else -1
 
 
-def _files(checkpoint: Path) -> list[str]:
-    return sorted(str(path.relative_to(checkpoint)) for path in checkpoint.rglob("*") if path.is_file())
+def marker(checkpoint: Path) -> Path:
+    """Return NeMo's marker, which lies beside a checkpoint while it is written or removed, also by a killed process."""
+    return Path(f"{checkpoint}{UNFINISHED}")
 
 
 def _entry(path: Path) -> dict[str, int]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..contracts.errors import UserError
 from . import cuda_graph, meeting
+from .writer import Writer
 
 _INITIALIZE = parallel_state.initialize_model_parallel
 
@@ -38,6 +39,7 @@ class Strategy(nl.MegatronStrategy):
             ddp=DistributedDataParallelConfig(check_for_nan_in_grad=False),  # optimizer_step does, in every layout
             replace_progress_bar=False,  # NeMo's printer makes a collective on rank 0 only, and hangs the others
             ckpt_async_save=False,
+            checkpoint_io=Writer(parallel_load=True),
             ckpt_optim_fully_reshardable=True,
             **kwargs,
         )

@@ -114,6 +114,10 @@ class Speed(pl.Callback):
         """Stop the clock until the next step, after the validation and its checkpoint."""
         self.began = None
 
+    def on_save_checkpoint(self, *args: Any) -> None:
+        """Stop the clock until the next step."""
+        self.began = None
+
     def _figures(self, items_per_second: float, useful: float) -> dict[str, float]:
         found = {ITEMS_PER_SECOND: items_per_second}
         if pieces := self.config.pieces:

@@ -21,12 +21,13 @@ from ..model import config as model
 from ..model.settings import Settings
 from ..runtime import cluster, signals
 from ..runtime.backend import prepared
-from ..runtime.checkpoint import Checkpoint, ValidationSchedule, best_checkpoint, last_checkpoint, weights
+from ..runtime.checkpoint import ValidationSchedule, best_checkpoint, last_checkpoint, weights
 from ..runtime.disk import writing
 from ..runtime.failures import tell
 from ..runtime.lock import locked
 from ..runtime.meeting import check_shared, from_first
 from ..runtime.rng import RandomNumbers
+from ..runtime.saving import Checkpoint
 from ..runtime.seal import step_of
 from ..runtime.strategy import Strategy
 from .datamodule import DataModule
@@ -78,7 +79,11 @@ def _fit(settings: Settings, run: Path, checkpoint: Path | None, accelerator: Li
     module = make_module(replace(settings, redraw_heads=settings.redraw_heads or answers_else), start, bool(checkpoint))
     if checkpoint:
         check_figures(run / names.METRICS_FILE, module.metric_names)
-    recorder, speed, stop = RunRecorder(run, settings), make_speed(settings, module, accelerator), StopOnSignal()
+    recorder, speed = RunRecorder(run, settings), make_speed(settings, module, accelerator)
+    how = settings.training
+    how_saved = (how.keep_checkpoints, how.checkpoint_minutes, how.async_checkpoints)
+    saving = Checkpoint(run / names.CHECKPOINTS_FOLDER, names.VAL_LOSS, *how_saved)
+    stop = StopOnSignal(saving)
     trainer = make_trainer(
         settings,
         accelerator,
@@ -87,7 +92,7 @@ def _fit(settings: Settings, run: Path, checkpoint: Path | None, accelerator: Li
             recorder,
             speed,
             Progress(settings.training.log_every_n_steps, speed),
-            Checkpoint(run / names.CHECKPOINTS_FOLDER, monitor=names.VAL_LOSS),
+            saving,
             ValidationSchedule(),
             RandomNumbers(settings.seed),
             stop,

@@ -17,7 +17,8 @@ from {{cookiecutter.__package_name}}.contracts.view import Section
 from {{cookiecutter.__package_name}}.model.dataset import read_test, read_training
 from {{cookiecutter.__package_name}}.model.results import keep, predictions
 from {{cookiecutter.__package_name}}.results.evaluate import evaluate, predict
-from {{cookiecutter.__package_name}}.runtime.checkpoint import best_checkpoint, step_of
+from {{cookiecutter.__package_name}}.runtime.checkpoint import best_checkpoint
+from {{cookiecutter.__package_name}}.runtime.seal import step_of
 from {{cookiecutter.__package_name}}.training.resampling import resample
 
 pytestmark = pytest.mark.slow
