@@ -2,7 +2,7 @@
 
 A config is Megatron's `TransformerConfig` (the sizes, and after NeMo's strategy has connected it also the layout and
 the precision) that can build what it describes. `model/config.py` has one for each network and lists them in
-`NETWORKS`, under the names that `--network` takes: pretraining and finetuning are two, and may read other data. Each says
+`NETWORKS`, under the names that `--network` takes: pretraining and finetuning are two, and may read other data. Each:
 
     item_class            what an item is (item.py)
     stage_class           the network (stage.py)
@@ -22,9 +22,9 @@ the precision) that can build what it describes. `model/config.py` has one for e
     load_foreign          stage -> None: gives it the weights that another program wrote to `foreign_start_dir`
     export, export_files  what `export` writes of the weights, if not one file with all of them
 
-Outputs are large, so `keep` chooses, on the device: tensors with B in front, gathered from all ranks in the order of the
-test set. `evaluate` writes them to outputs.npz for `figures.py`, `predict` what `predictions` makes of them. These and
-`scores` may be methods that read the fields of the config.
+Outputs are large, so `keep` chooses, on the device: tensors with B in front, gathered from all ranks in the order of
+the test set. `evaluate` writes them to outputs.npz for `figures.py`, `predict` what `predictions` makes of them. These
+and `scores` may be methods that read the fields of the config.
 """
 
 from __future__ import annotations
@@ -269,7 +269,7 @@ def sized(config: type[NetworkConfig], settings: Any, **start: Any) -> NetworkCo
     known = {field.name for field in fields(config)}
     if unknown := sizes.keys() - known:
         raise UserError(f"model/config.py: {config.__name__} has no field {', '.join(sorted(unknown))}: add it there")
-    sizes.setdefault("num_attention_heads", settings.model.hidden_size)  # Megatron wants one, also where nothing attends
+    sizes.setdefault("num_attention_heads", settings.model.hidden_size)  # Megatron wants some
     predict = {name: getattr(settings, name) for name in settings.ONLY_PREDICT if name in known}
     return config(**sizes, **predict, init_seed=settings.seed, **start)
 
