@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +67,9 @@ class Machines:
     def log(self, machine: str) -> str:
         return (self.folder / f"{machine}.log").read_text()
 
+    def logs(self) -> str:
+        return "\n".join(path.read_text() for path in sorted(self.folder.glob("?.log")))
+
     def cut(self) -> None:
         """Takes the cable out."""
         subprocess.run(["ip", "-n", name_of("a"), "link", "set", "eth-a", "down"], check=True)
@@ -99,11 +103,26 @@ def two_machines(folder: Path, env: dict[str, str]) -> Iterator[Machines]:
             subprocess.run(["ip", "netns", "del", name_of(machine)], capture_output=True)
 
 
-def wait_until(is_so, machines: Machines) -> None:
+def wait_until(is_so: Callable[[], bool], machines: Machines) -> None:
     """Waits for an event, as long as the machines do something."""
+
+    def is_so_yet() -> bool:
+        ended = any(process.poll() is not None for process in machines.started)
+        assert is_so() or not ended, f"it has not come to that; the machines said:\n{machines.logs()}"
+        return is_so()
+
+    wait_for(is_so_yet)
+
+
+def wait_for(is_so: Callable[[], bool]) -> None:
+    """Waits for an event."""
     deadline = time.monotonic() + LIMIT
     while not is_so():
-        alive = all(process.poll() is None for process in machines.started)
-        logs = machines.log("a") + machines.log("b")
-        assert alive and time.monotonic() < deadline, f"it has not come to that; the machines said:\n{logs}"
+        assert time.monotonic() < deadline, f"not within {LIMIT:.0f} s"
         time.sleep(0.1)
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("", 0))
+        return server.getsockname()[1]
