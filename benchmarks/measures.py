@@ -69,9 +69,8 @@ def checkpoint(folder: Path) -> dict[str, float]:
 
 def saved(settings: Any) -> tuple[float, float]:
     """Train two steps; return the seconds and the MB of the last checkpoint."""
-    checkpoints = module("runtime.checkpoint")
-    seconds = 0.0
-    save = checkpoints.Checkpoint._save_checkpoint
+    saving, seconds = module("runtime.saving"), 0.0
+    save = saving.Checkpoint._save_checkpoint
 
     def watched(self: Any, *args: Any) -> None:
         nonlocal seconds
@@ -79,9 +78,9 @@ def saved(settings: Any) -> tuple[float, float]:
         save(self, *args)
         seconds = time.perf_counter() - began
 
-    checkpoints.Checkpoint._save_checkpoint = watched
+    saving.Checkpoint._save_checkpoint = watched
     project(settings, "cpu", Path(settings.run_dir), lambda: None)
-    return seconds, size_mb(checkpoints.last_checkpoint(Path(settings.run_dir) / "run" / "checkpoints"))
+    return seconds, size_mb(module("runtime.checkpoint").last_checkpoint(Path(settings.run_dir) / "run" / "checkpoints"))
 
 
 def start_up(device: str, folder: Path, times: int) -> dict[str, float]:

@@ -129,7 +129,7 @@ class Baker:
         """What a person sees who runs cookiecutter in this folder with these answers."""
         words = ("-m", "cookiecutter", self.template, "--no-input", *answers)
         env = {"COOKIECUTTER_CONFIG": str(self.config), "PWD": str(cwd)}
-        return run(sys.executable, *words, cwd=cwd, timeout=60, env=env)
+        return run(sys.executable, *words, cwd=cwd, timeout=300, env=env)
 
 
 @pytest.fixture(scope="session")

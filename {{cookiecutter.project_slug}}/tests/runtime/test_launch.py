@@ -204,7 +204,7 @@ def test_a_program_that_is_no_file_cannot_be_run_again(words: list[str]) -> None
     program = f"from {PACKAGE}.runtime import launch; launch.check(2, 1)"
     here = {name: value for name, value in ENVIRONMENT.items() if name not in ("LOCAL_RANK", "RANK")}
     command = [sys.executable, *(word.format(program=program) for word in words)]
-    answer = subprocess.run(command, input=program, capture_output=True, text=True, env=here, timeout=60)
+    answer = subprocess.run(command, input=program, capture_output=True, text=True, env=here, timeout=300)
     assert "UserError: --parallel.devices 2 runs this program again for each process" in answer.stderr
 
 

@@ -65,7 +65,7 @@ def test_the_lock_goes_with_its_process_however_that_ends(number, holder, tiny, 
         holder.send_signal(number)
         holder.wait(60)
     else:
-        holder.communicate(timeout=60)
+        holder.communicate(timeout=300)
         assert not (tmp_path / "run").exists()
     assert not holds_run(tiny())
     with lock.locked(tmp_path / "run"):

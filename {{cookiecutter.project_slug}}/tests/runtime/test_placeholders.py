@@ -73,7 +73,7 @@ except SystemExit:
     pass
 print("LOADED", [name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=True)
     assert done.stderr.splitlines()[-1] == "LOADED []"
 
 
