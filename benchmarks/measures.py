@@ -80,7 +80,8 @@ def saved(settings: Any) -> tuple[float, float]:
 
     saving.Checkpoint._save_checkpoint = watched
     project(settings, "cpu", Path(settings.run_dir), lambda: None)
-    return seconds, size_mb(module("runtime.checkpoint").last_checkpoint(Path(settings.run_dir) / "run" / "checkpoints"))
+    last = module("runtime.checkpoint").last_checkpoint(Path(settings.run_dir) / "run" / "checkpoints")
+    return seconds, size_mb(last)
 
 
 def start_up(device: str, folder: Path, times: int) -> dict[str, float]:
