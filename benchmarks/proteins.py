@@ -37,8 +37,8 @@ FIGURES = {
 WITHOUT_CHECKPOINT = """
 import sys
 from PACKAGE.__main__ import main
-import lightning.pytorch
-lightning.pytorch.Trainer.save_checkpoint = lambda self, filepath, weights_only=False, storage_options=None: None
+from PACKAGE.runtime.saving import Checkpoint
+Checkpoint._save_checkpoint = lambda self, trainer, filepath: None
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -26,7 +26,7 @@ BROKEN = {
     "evaluation no json": ("evaluation.json", b"{", "evaluation.json cannot be used.*`evaluate --from"),
     "evaluation a list": ("evaluation.json", b"[1]", r"evaluation.json cannot be used \(it is not a mapping"),
     "evaluation no number": ("evaluation.json", b'{"test_loss": "x"}', "evaluation.json cannot be used"),
-    "evaluation of null": ("evaluation.json", b'{"test_loss": null}', "evaluation.json cannot be used"),
+    "evaluation of a list": ("evaluation.json", b'{"test_loss": [null]}', "evaluation.json cannot be used"),
     "count no number": ("evaluation.json", b'{"counts": {"test_loss": "x"}}', "evaluation.json cannot be used"),
     "references a list": ("evaluation.json", b'{"test_loss": 1, "references": [3]}', "evaluation.json cannot be used"),
     "reference no mapping": ("evaluation.json", b'{"references": {"a guess": 3}}', "evaluation.json cannot be used"),

@@ -20,6 +20,7 @@ from .meeting import REASON, Meeting, in_minutes, open_room
 
 LOST = 75
 """exit code of the ranks of a run that has lost one: EX_TEMPFAIL of sysexits.h, as that of one that was stopped"""
+_MISTAKE = 2
 _GRACE = 10.0
 """seconds that a rank has to end by itself when the run ends"""
 
@@ -82,7 +83,7 @@ class _Heart:
         if not self.has_ended.wait(2 * self.pause + _GRACE):  # others read the reason, and this process may end itself
             if not self.meeting.has_lost and self.meeting.repeats(self.reason or ""):
                 print(self.reason, file=sys.stderr, flush=True)
-            os._exit(LOST)
+            os._exit(_MISTAKE if (self.reason or "").startswith("error on ") else LOST)  # as failures.py tells it
 
     def _misses(self) -> bool:
         meeting = self.meeting
