@@ -91,7 +91,10 @@ def test_what_the_first_decides_holds_for_all(rooms, ranks):
 
 def test_a_run_folder_that_other_machines_do_not_see_is_refused(rooms, tmp_path: Path, monkeypatch):
     (tmp_path / lock.LOCK_FILE).write_text("process 7 on a")
-    monkeypatch.setattr(meeting, "current", meet(rooms, 0))
+    first = meet(rooms, 0)
+    for rank in range(3):
+        first.store.set(f"sees it {rank}", "")
+    monkeypatch.setattr(meeting, "current", first)
     meeting.check_shared(tmp_path)
     monkeypatch.setattr(meeting, "current", meet(rooms, 1))
     monkeypatch.setattr(meeting, "_SHARES", 0.2)

@@ -93,12 +93,16 @@ class Meeting:
         """
         if self.rank == 0:
             self.store.set(what, decide())
+        return self.said(what, 0)
+
+    def said(self, what: str, by: int) -> str:
+        """Wait for what a rank says; RuntimeError if one has said why the run ends, UserError after the limit."""
         for _ in _polls(self.limit):
             if self.store.check([what]):
                 return self.store.get(what).decode()
             if reason := self.failure():
                 raise RuntimeError(reason)
-        raise UserError(f"{self.name(0)} has said nothing for {in_minutes(self.limit)}")
+        raise UserError(f"{self.name(by)} has said nothing for {in_minutes(self.limit)}")
 
 
 def meet(environment: ClusterEnvironment, rank: int, size: int, per_machine: int, minutes: float) -> Meeting:
@@ -133,20 +137,29 @@ def from_first(what: str, decide: Callable[[], str]) -> str:
 
 
 def check_shared(run: Path) -> None:
-    """Raise a UserError if this machine does not see the locked run folder of the first rank, but one of its own."""
+    """Raise a UserError if a machine does not see the locked run folder of the first rank, but one of its own."""
     if current is None or current.size == current.per_machine:
         return
     locked_by = current.from_first("lock", (run / LOCK_FILE).read_text)
-    here = current.machines[current.rank]
+    firsts = range(0, current.size, current.per_machine)
+    if current.rank in firsts:
+        if not _sees(run, locked_by):
+            raise UserError(
+                f"{run} on {current.machines[current.rank]} is not that of {current.machines[0]}: --run_dir must lie "
+                "on a file system that all machines share"
+            )
+        current.store.set(f"sees it {current.rank}", "")
+    for rank in firsts:
+        current.said(f"sees it {rank}", rank)
+
+
+def _sees(run: Path, locked_by: str) -> bool:
     for _ in _polls(_SHARES):
         with suppress(OSError):
             os.listdir(run.parent)  # NFS then asks again what it remembers as missing
             if (run / LOCK_FILE).read_text() == locked_by:
-                return
-    raise UserError(
-        f"{run} on {here} is not that of {current.machines[0]}: --run_dir must lie on a file system that all machines "
-        "share"
-    )
+                return True
+    return False
 
 
 def leave() -> None:
