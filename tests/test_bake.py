@@ -212,7 +212,7 @@ tests/runtime/test_lock.py
 tests/runtime/test_loggers.py
 tests/runtime/test_lone_rank.py
 tests/runtime/test_meeting.py
-tests/runtime/test_network.py
+tests/runtime/test_network_interface.py
 tests/runtime/test_noise.py
 tests/runtime/test_orphans.py
 tests/runtime/test_placeholders.py

@@ -32,7 +32,8 @@ from . import (
     weak_hooks,
 )
 
-_PLACES = ("MASTER_ADDR", "MASTER_PORT", "GLOO_SOCKET_IFNAME", "TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC")
+_RANKS = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE")
+_PLACES = ("MASTER_ADDR", "MASTER_PORT", "GLOO_SOCKET_IFNAME", "TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC", *_RANKS)
 ALONE = ParallelSettings()
 
 
@@ -79,7 +80,7 @@ def prepared(
         _forget_the_run(torch.distributed.destroy_process_group)
     finally:
         gc.unfreeze()
-        for name, value in places.items():  # Lightning leaves its own there, and other processes would inherit them
+        for name, value in places.items():  # Lightning leaves its own there, which say that a launcher began this
             os.environ.pop(name, None)
             os.environ.update({name: value} if value is not None else {})
         if layout.devices * layout.num_nodes == 1:

@@ -22,9 +22,6 @@ from . import orphans
 _port = os.environ.get("MASTER_PORT")
 """what was left to this process, until it has been checked; Lightning puts its own there"""
 
-_is_numbered = "NODE_RANK" in os.environ
-"""whether a person started this on one of many machines; Lightning puts a number there later"""
-
 Launcher = Literal["torchrun", "srun", "another", "nobody"]
 
 _NO_DEVICE = 100
@@ -74,7 +71,7 @@ def nodes() -> int:
 
 def is_one_of_many_machines() -> bool:
     """Tell whether the run has others beside this machine, as far as what started it says."""
-    return nodes() > 1 or _is_numbered
+    return nodes() > 1 or "NODE_RANK" in os.environ
 
 
 def check(devices: int, num_nodes: int) -> None:

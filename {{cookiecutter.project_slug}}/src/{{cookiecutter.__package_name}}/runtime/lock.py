@@ -65,8 +65,8 @@ def locked(run: Path) -> Iterator[None]:
     if not is_first_rank():
         yield
         return
-    made = [path for path in (run, *run.parents) if not path.exists()]
     try:
+        made = [path for path in (run, *run.parents) if not path.exists()]
         run.mkdir(parents=True, exist_ok=True)
         lock = _lock(run / LOCK_FILE)
         os.ftruncate(lock, 0)
