@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from canaries import fails_without, mended, seen_in_a_fresh_process, train_shortly
+from canaries import fails_without, mended, train_shortly
 
 from {{cookiecutter.__package_name}}.contracts.errors import UserError
 from {{cookiecutter.__package_name}}.runtime import backend
@@ -64,15 +64,14 @@ def test_a_rank_that_fails_leaves_without_waiting_for_the_others(fails: bool, mo
     assert not torch.distributed.is_initialized() and sys.excepthook is hook
 
 
+def test_nemos_telemetry_is_off_in_a_run() -> None:
+    group = backend.CallbackGroup.get_instance()
+    group.register(object())
+    with backend.prepared("cpu"):
+        assert group.callbacks == []
+
+
 # --- canaries
-
-
-@pytest.mark.slow
-def test_canary_telemetry_breaks_runs_under_torchrun() -> None:
-    failure = seen_in_a_fresh_process()["with telemetry"]
-    if failure is None:
-        mended("CallbackGroup in backend.prepared")
-    assert failure.startswith("OneLoggerError: Training telemetry config must be set")
 
 
 @pytest.mark.slow

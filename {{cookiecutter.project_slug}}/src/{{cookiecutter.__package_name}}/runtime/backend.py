@@ -62,7 +62,7 @@ def prepared(
     if chosen == "cpu":
         cpu.use_cpu()
     cluster.leave_slurm_to_us()
-    CallbackGroup.get_instance().callbacks.clear()  # NeMo's telemetry, which fails under torchrun and Slurm
+    CallbackGroup.get_instance().callbacks.clear()  # NeMo's telemetry
     fused_adam.use_fused_adam()
     buckets.use_places_without_padding()
     clipping.use_few_kernels()
