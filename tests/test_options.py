@@ -108,7 +108,8 @@ def test_a_workflow_has_the_form_that_its_reader_demands(file: str, everything):
     run_ok(*check, path_of(file, everything), cwd=TEMPLATE, timeout=300)
     broken = yaml.safe_load(path_of(file, everything).read_text())
     broken["updates" if "dependabot" in file else "jobs" if "workflows" in file else "test"] = 3
-    done = subprocess.run([*map(str, check), "-"], input=json.dumps(broken), text=True, capture_output=True, timeout=300)
+    words = [*map(str, check), "-"]
+    done = subprocess.run(words, input=json.dumps(broken), text=True, capture_output=True, timeout=300)
     assert done.returncode == 1, done.stdout
 
 
