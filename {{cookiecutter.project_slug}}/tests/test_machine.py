@@ -46,7 +46,7 @@ def test_a_name_that_others_cannot_use_is_told_with_the_mend(monkeypatch):
     assert machine.address() == "node-a, 10.0.0.5"
     monkeypatch.setattr(socket, "gethostbyname", lambda name: "127.0.1.1")
     assert machine.address().startswith("node-a is 127.0.1.1, which no other machine reaches (/etc/hosts says so): ")
-    assert machine.address().endswith("set GLOO_SOCKET_IFNAME, to eth7 perhaps")
+    assert machine.address().endswith("take the interface by which these reach each other, or GLOO_SOCKET_IFNAME")
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth7")
     assert machine.address() == "node-a is 127.0.1.1, which no other machine reaches"
 

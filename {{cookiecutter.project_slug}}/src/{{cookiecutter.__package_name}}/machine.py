@@ -5,18 +5,17 @@ Standard library only. What is not there is left out.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
 import socket
-import struct
 import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from .runtime.launch import launcher
+from .runtime.network import interfaces
 
 SHARED = ("nfs", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "wekafs", "panfs", "orangefs", "cifs", "smb", "afs")
 """What the names of file systems begin with that all machines of a cluster see."""
@@ -33,13 +32,12 @@ IFNAMES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 """What tells them which network interface to use."""
 SMALL = 2**30
 """Bytes of /dev/shm below which it may not do: NCCL and the workers of loaders exchange data there."""
-_SIOCGIFADDR = 0x8915  # ioctl of Linux: the address of an interface
 
 
 def address() -> str:
     """Return what this machine is called, and where others would look for it."""
     name = socket.gethostname()
-    others = interfaces()
+    others = _outside()
     try:
         found = socket.gethostbyname(name)
     except OSError:
@@ -49,19 +47,13 @@ def address() -> str:
     where = f"is {found}, which no other machine reaches" if found else "has no address"
     if not others or "GLOO_SOCKET_IFNAME" in os.environ:
         return f"{name} {where}"
-    mend = f"for runs over several machines set GLOO_SOCKET_IFNAME, to {next(iter(others))} perhaps"
-    return f"{name} {where} (/etc/hosts says so): {mend}" if found else f"{name} {where}: {mend}"
+    told = "runs over several machines take the interface by which these reach each other, or GLOO_SOCKET_IFNAME"
+    return f"{name} {where} (/etc/hosts says so): {told}" if found else f"{name} {where}: {told}"
 
 
-def interfaces() -> dict[str, str]:
-    """Return the IPv4 addresses of the network interfaces, but for the one of the machine to itself."""
-    found = {}
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
-        for _, name in socket.if_nameindex():
-            with suppress(OSError):  # it has none
-                answer = fcntl.ioctl(asked.fileno(), _SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
-                found[name] = socket.inet_ntoa(answer[20:24])
-    return {name: number for name, number in found.items() if not number.startswith("127.")}
+def _outside() -> dict[str, str]:
+    """Return the addresses of the network interfaces, but for the one of the machine to itself."""
+    return {name: number for name, number in interfaces().items() if not number.startswith("127.")}
 
 
 def wrong_interfaces() -> list[str]:
@@ -111,7 +103,7 @@ def cluster(gpus: int) -> Iterator[str]:
         if variables:
             yield f"Left by {who}: {' '.join(variables)}"
     chosen = " ".join(_set(IFNAMES)) or "gloo takes that of the host's address, NCCL chooses"
-    yield f"Network: {', '.join(f'{name} {number}' for name, number in interfaces().items()) or 'none'}; {chosen}"
+    yield f"Network: {', '.join(f'{name} {number}' for name, number in _outside().items()) or 'none'}; {chosen}"
     with suppress(OSError):
         size = shutil.disk_usage("/dev/shm").total
         small = "; too little for several GPUs (in a container, --shm-size 8g)" if size < SMALL else ""

@@ -233,10 +233,10 @@ class NetworkConfig(TransformerConfig, io.IOMixin):
     def export(
         self, folder: Path, weights: dict[str, Tensor], settings: Any, description: dict[str, Any]
     ) -> str | None:
-        """Write the whole network for the world outside, into an empty folder.
+        """Write the whole network for the world outside.
 
         Args:
-            folder: that one.
+            folder: an empty one.
             weights: every weight, whole, by its name in the network, in the dtype it was trained in.
             settings: the run.
             description: what model.json will say (results/export.py).

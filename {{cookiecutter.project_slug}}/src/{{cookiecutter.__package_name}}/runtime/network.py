@@ -6,8 +6,11 @@ import fcntl
 import os
 import socket
 import struct
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from .meeting import Meeting
+if TYPE_CHECKING:  # which imports torch, and `doctor` asks here too
+    from .meeting import Meeting
 
 _SIOCGIFADDR = 0x8915  # linux/sockios.h
 
@@ -42,12 +45,15 @@ def _towards(address: str) -> str:
 
 
 def _interface_of(address: str) -> str | None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    return next((name for name, number in interfaces().items() if number == address), None)
+
+
+def interfaces() -> dict[str, str]:
+    """Return the IPv4 addresses of this machine's network interfaces that have one."""
+    found = {}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
         for _, name in socket.if_nameindex():
-            try:
-                answer = fcntl.ioctl(probe, _SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
-            except OSError:  # it has none
-                continue
-            if socket.inet_ntoa(answer[20:24]) == address:
-                return name
-    return None
+            with suppress(OSError):  # it has none
+                answer = fcntl.ioctl(asked.fileno(), _SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
+                found[name] = socket.inet_ntoa(answer[20:24])
+    return found
