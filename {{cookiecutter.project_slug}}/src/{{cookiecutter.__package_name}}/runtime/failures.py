@@ -19,7 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ..contracts.errors import LostError, ToldError, UserError
 from . import meeting
-from .launch import VERDICT
+from .launch import GO_ON, VERDICT
 
 _TIMED_OUT = "Timed out waiting"
 """words of gloo; NCCL's watchdog ends the process"""
@@ -74,9 +74,8 @@ def _told(error: Exception, met: meeting.Meeting) -> str | None:
 
 def _tell_closed(met: meeting.Meeting) -> None:
     """Say on each machine that another rank has ended; what it said itself, or its machine, says why."""
-    if met.rank <= 1 or met.rank % met.per_machine == 0:
-        again = "a training can go on from its last checkpoint, with --resume true"
-        print(f"error on {met.name(met.rank)}: another rank has ended; {again}", file=sys.stderr, flush=True)
+    if met.tells_of_others:
+        print(f"error on {met.name(met.rank)}: another rank has ended; {GO_ON}", file=sys.stderr, flush=True)
 
 
 def _stuck(met: meeting.Meeting) -> str:

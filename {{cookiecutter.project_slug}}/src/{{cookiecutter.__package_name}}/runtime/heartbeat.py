@@ -16,6 +16,7 @@ from contextlib import contextmanager
 import torch
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
+from .launch import GO_ON
 from .meeting import REASON, Meeting, in_minutes, open_room
 
 LOST = 75
@@ -91,10 +92,8 @@ class _Heart:
         if not lost:
             return False
         meeting.has_lost.extend(lost)
-        self.reason = (
-            f"error: {', '.join(map(meeting.name, lost))} not heard of for {in_minutes(meeting.limit)}; a training can "
-            "go on from its last checkpoint, with --resume true"
-        )
-        if meeting.rank <= 1 or meeting.rank % meeting.per_machine == 0:  # the first may be the one that is lost
+        who = ", ".join(map(meeting.name, lost))
+        self.reason = f"error: {who} not heard of for {in_minutes(meeting.limit)}; {GO_ON}"
+        if meeting.tells_of_others:
             print(self.reason, file=sys.stderr, flush=True)
         return True

@@ -31,6 +31,8 @@ _POLL = 0.2
 """seconds between two looks at the other ranks"""
 VERDICT = 1.0
 """seconds after which the first rank has seen that another was killed, and has ended all with a word about it"""
+GO_ON = "a training can go on from its last checkpoint, with --resume true"
+"""what a person may do when a rank is lost"""
 _GRACE = 5.0
 """seconds that the first rank has to end by itself after another failed; one that waits on a GPU never does"""
 
@@ -225,7 +227,4 @@ def _end_with(ranks: list[subprocess.Popen]) -> None:
 
 def _killed(rank: int, number: int) -> str:
     why = ", perhaps because memory ran out" if number == signal.SIGKILL else ""
-    return (
-        f"error: rank {rank} was killed by signal {number} ({signal.strsignal(number)}){why}; a training can go on "
-        "from its last checkpoint, with --resume true"
-    )
+    return f"error: rank {rank} was killed by signal {number} ({signal.strsignal(number)}){why}; {GO_ON}"

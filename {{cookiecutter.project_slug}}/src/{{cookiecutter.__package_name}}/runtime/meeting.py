@@ -67,6 +67,11 @@ class Meeting:
         """Number of ranks."""
         return len(self.machines)
 
+    @property
+    def tells_of_others(self) -> bool:
+        """Whether this rank says that another is lost: one of each machine does, and rank 1, if that is rank 0."""
+        return self.rank <= 1 or self.rank % self.per_machine == 0
+
     def name(self, rank: int) -> str:
         """Return what a person calls a rank."""
         return f"rank {rank} on {self.machines[rank]}" if self.size > self.per_machine else f"rank {rank}"
