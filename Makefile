@@ -47,8 +47,8 @@ check: lint ## lint, bake, input, options: about two minutes
 test: lint ## everything: also trains from the wheel and runs the generated project's own tests
 	$(PYTEST)
 
-scale: setup ## two machines and a Slurm cluster, made on this one: root, iproute2; slurm-wlm and munge for Slurm
-	$(PYTEST) -rs tests/test_two_machines.py tests/test_slurm_cluster.py
+scale: setup ## eight processes, two GPUs if there are; two machines and a Slurm cluster, made on this one, as root
+	$(PYTEST) -rs tests/test_many_processes.py tests/test_two_machines.py tests/test_slurm_cluster.py
 
 lint: setup ## ruff on the template's own Python (the generated project is linted by the tests)
 	"$(BIN)/ruff" check benchmarks hooks tests tools

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from machines import LIMIT, free_port, wait_for
-from test_two_machines import same
+from runs import is_saved, same
 
 NEEDED = ("slurmctld", "slurmd", "munged", "sbatch", "setpriv")
 MISSING = [program for program in NEEDED if not shutil.which(program)] or (["root"] if os.geteuid() else [])
@@ -126,7 +126,7 @@ def test_a_job_that_lost_a_task_or_was_told_to_stop_goes_on_by_itself(job, clust
     wait_for(lambda: len(tasks(run)) >= 2)
     for task in tasks(run):
         os.kill(task, signal.SIGTERM)  # while it starts, whatever it is doing then
-    wait_for(lambda: any(run.glob("checkpoints/*-last/files.json")))
+    wait_for(is_saved(run))
     wait_for(lambda: len(tasks(run)) >= 2)
     os.kill(tasks(run)[-1], signal.SIGKILL)
     wait_for(lambda: state(number, cluster) == "COMPLETED")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import signal
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from machines import LIMIT, Machines, two_machines, wait_until, why_not
+from runs import is_saved, same
 
 pytestmark = [
     pytest.mark.slow,
@@ -51,26 +51,6 @@ def start(machines: Machines, *settings: str, where: str = "ab", debian: bool = 
 
 def ends(processes) -> list[int]:
     return [process.wait(timeout=LIMIT) for process in processes]
-
-
-def figures(run: Path) -> dict[str, dict[str, float]]:
-    """A run's figures by step; speeds differ."""
-    found: dict[str, dict[str, float]] = {}
-    with (run / "metrics.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            kept = {name: float(row[name]) for name in ("reduced_train_loss", "val_loss", "grad_norm") if row[name]}
-            found.setdefault(row["step"], {}).update(kept)
-    return found
-
-
-def same(run: Path, other: Path) -> None:
-    assert figures(run).keys() == figures(other).keys()
-    for step, row in figures(run).items():
-        assert row == pytest.approx(figures(other)[step], abs=1e-5)
-
-
-def is_saved(run: Path):
-    return lambda: any(run.glob("checkpoints/*-last/files.json"))
 
 
 def test_two_machines_train_the_model_of_one_whatever_their_names_lead_to(machines, alone, tmp_path):

@@ -23,7 +23,7 @@ from {{cookiecutter.__package_name}}.training import train as training
 SAVES = 4
 
 
-def hold_ups(asynchronous: bool, sizes: dict[str, int], folder: str) -> tuple[float, list[float]]:
+def hold_ups(asynchronous: bool, sizes: dict[str, int], accelerator: str, folder: str) -> tuple[float, list[float]]:
     """Train with checkpoints some steps apart; return millions of weights, and the seconds of each save but the first.
 
     A save that is being written is waited for before the next one begins, as in a run that saves more seldom.
@@ -40,7 +40,8 @@ def hold_ups(asynchronous: bool, sizes: dict[str, int], folder: str) -> tuple[fl
         seconds.append(time.perf_counter() - began)
 
     steps = {"checkpoint_minutes": 1e-9, "async_checkpoints": asynchronous, "val_check_interval": 1000}
-    settings = change(TINY, run_dir=folder, model=sizes, training={**steps, "max_steps": SAVES + 2, "warmup_steps": 0})
+    training_settings = {**steps, "max_steps": SAVES + 2, "warmup_steps": 0}
+    settings = change(TINY, run_dir=folder, accelerator=accelerator, model=sizes, training=training_settings)
     Checkpoint._save_checkpoint = measured  # type: ignore[method-assign]
     try:
         training.train(settings)
@@ -52,11 +53,13 @@ def hold_ups(asynchronous: bool, sizes: dict[str, int], folder: str) -> tuple[fl
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("sizes", nargs="*", help="of the network, as NAME=VALUE; those of the settings' model")
-    sizes = {name: int(value) for name, value in (word.split("=") for word in parser.parse_args().sizes)}
+    parser.add_argument("--accelerator", choices=("cpu", "gpu"), default="cpu", help="where (default: cpu)")
+    options = parser.parse_args()
+    sizes = {name: int(value) for name, value in (word.split("=") for word in options.sizes)}
     medians = {}
     for name in ("synchronous", "asynchronous"):
         with tempfile.TemporaryDirectory() as folder:
-            weights, seconds = hold_ups(name == "asynchronous", sizes, f"{folder}/run")
+            weights, seconds = hold_ups(name == "asynchronous", sizes, options.accelerator, f"{folder}/run")
         medians[name] = statistics.median(seconds)
         each = ", ".join(f"{value:.2f}" for value in seconds)
         print(f"{name}: {weights:.1f} M weights, {medians[name]:.2f} s ({each})", flush=True)

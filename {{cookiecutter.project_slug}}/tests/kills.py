@@ -53,7 +53,8 @@ SPLITS = [
 
 def start(settings: Settings) -> Ranks:
     logs = Path(f"{settings.run_dir}-logs")
-    return start_ranks(in_ranks.train, settings, processes=settings.parallel.devices, logs=logs)
+    ranks = settings.parallel.devices
+    return start_ranks(in_ranks.train, settings, processes=ranks, logs=logs, accelerator=settings.accelerator)
 
 
 def kill(ranks: Ranks, chance: random.Random) -> None:
@@ -85,7 +86,13 @@ def equal(run: Path, reference: Path) -> bool:
     return same_tensors and read_rows(run) == read_rows(reference)
 
 
-def try_kills(kills: int, seed: int, folder: Path, asynchronous: bool = False) -> bool:
+def splits(accelerator: str) -> list[dict[str, int | bool]]:
+    """Return the layouts that this machine has devices for."""
+    most = torch.cuda.device_count() if accelerator == "gpu" else 2
+    return [split for split in SPLITS if split["devices"] <= most]
+
+
+def try_kills(kills: int, seed: int, folder: Path, asynchronous: bool = False, accelerator: str = "cpu") -> bool:
     """Kill that many times, over as many runs as it takes; print each, and return whether every run ended exactly.
 
     Args:
@@ -93,16 +100,18 @@ def try_kills(kills: int, seed: int, folder: Path, asynchronous: bool = False) -
         seed: of their moments.
         folder: of the runs.
         asynchronous: write the checkpoints of all runs while they train, not only of every other one.
+        accelerator: "cpu" or "gpu".
     """
     chance = random.Random(seed)
+    layouts = splits(accelerator)
     done = 0
     for number in count():
-        layout = SPLITS[number % len(SPLITS)]
-        settings = change(OFTEN, parallel=layout)
+        layout = layouts[number % len(layouts)]
+        settings = change(OFTEN, accelerator=accelerator, parallel=layout)
         began = time.monotonic()
         reference = folder / f"{number}-undisturbed"
         start(change(settings, run_dir=str(reference))).results()
-        beside = asynchronous or (number + number // len(SPLITS)) % 2 == 1
+        beside = asynchronous or (number + number // len(layouts)) % 2 == 1
         settings = change(settings, training={"async_checkpoints": beside})
         usual = time.monotonic() - began
         run = folder / f"{number}-killed"
@@ -131,9 +140,13 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20, help="how many (default: 20)")
     parser.add_argument("--seed", type=int, default=1, help="of the moments (default: 1)")
     parser.add_argument("--async_checkpoints", action="store_true", help="in all runs, not in every other one")
+    parser.add_argument("--accelerator", choices=("cpu", "gpu"), default="cpu", help="where (default: cpu)")
     options = parser.parse_args()
+    if options.accelerator == "gpu" and not torch.cuda.is_available():
+        parser.error("--accelerator gpu: PyTorch sees no GPU on this machine")
+    ways = (options.async_checkpoints, options.accelerator)
     with tempfile.TemporaryDirectory() as folder:
-        return 0 if try_kills(options.kills, options.seed, Path(folder), options.async_checkpoints) else 1
+        return 0 if try_kills(options.kills, options.seed, Path(folder), *ways) else 1
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from megatron.core import parallel_state
+from nemo import lightning as nl
 
 from {{cookiecutter.__package_name}}.contracts.loss import LossReduction
 from {{cookiecutter.__package_name}}.runtime.strategy import Strategy
@@ -33,3 +34,17 @@ def test_metrics_travel_from_the_last_stage_to_all(is_last: bool, monkeypatch: p
     found = strategy._from_last_stage(TwoFigures().of_totals(totals.clone()) if is_last else nothing)
     assert torch.equal(found["totals"], totals) and found["loss"] == 1.5
     assert sent == [(totals.tolist() if is_last else [[0.0, 0.0], [0.0, 0.0]], 7, "stages")]
+
+
+def test_buffers_are_made_when_the_gpu_has_computed_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    network = type("Network", (), {"init_ddp": lambda self: done.append("buffers")})()
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: done.append("wait"))
+    monkeypatch.setattr(nl.MegatronStrategy, "init_model_parallel", lambda self: self.megatron_parallel.init_ddp())
+    strategy: Any = Strategy.__new__(Strategy)
+    strategy.megatron_parallel = network
+    for device, expected in (("cuda", ["wait", "buffers", "wait"]), ("cpu", ["buffers"])):
+        monkeypatch.setattr(Strategy, "root_device", torch.device(device))
+        strategy.init_model_parallel()
+        assert done == expected
+        done.clear()

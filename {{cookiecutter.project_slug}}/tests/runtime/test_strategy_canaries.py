@@ -1,8 +1,10 @@
 """The canaries of strategy.py: NeMo's strategy with one of our changes less."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock, Mock
 
 import pytest
 import torch
@@ -113,3 +115,17 @@ def test_canary_progress_printer_waits_for_all_ranks_on_one(rank_zero: bool) -> 
     collect = timers.Timers._get_elapsed_time_all_ranks.__code__
     if bool(asked) != rank_zero or "dist_all_gather_func" not in collect.co_names:
         mended("replace_progress_bar=False")
+
+
+def test_canary_buffers_are_made_in_a_stream_that_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nemo.lightning import megatron_parallel
+
+    done, cuda = [], Mock()
+    network = MagicMock(convert_module_fn=None, init_ddp=lambda: done.append(list(cuda.mock_calls)))
+    monkeypatch.setattr(megatron_parallel, "torch", SimpleNamespace(cuda=cuda))
+    cuda.stream.return_value = nullcontext()
+    megatron_parallel.MegatronParallel.init_model_parallel(network)
+    [before] = done
+    if any("wait" in str(call) or "synchronize" in str(call) for call in cuda.mock_calls):
+        mended("Strategy.init_model_parallel")
+    assert "Stream" in str(before)
