@@ -114,11 +114,11 @@ def wait_until(is_so: Callable[[], bool], machines: Machines) -> None:
     wait_for(is_so_yet)
 
 
-def wait_for(is_so: Callable[[], bool]) -> None:
+def wait_for(is_so: Callable[[], bool], limit: float = LIMIT) -> None:
     """Waits for an event."""
-    deadline = time.monotonic() + LIMIT
+    deadline = time.monotonic() + limit
     while not is_so():
-        assert time.monotonic() < deadline, f"not within {LIMIT:.0f} s"
+        assert time.monotonic() < deadline, f"not within {limit:.0f} s"
         time.sleep(0.1)
 
 

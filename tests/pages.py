@@ -34,6 +34,13 @@ def blocks(page: Path) -> Iterator[Block]:
         yield Block(language, code, file)
 
 
+def commands(page: Path, heading: str) -> str:
+    """Return the commands under a heading, a line each, without what is said behind them."""
+    [under] = re.findall(rf"^## {heading}\n(.*?)^## ", page.read_text(encoding="utf-8"), re.M | re.S)
+    [code] = re.findall(r"^```bash\n(.*?)^```$", under, re.M | re.S)
+    return re.sub(r" *\\\n *", " ", re.sub(r"  +#.*", "", code)).strip()
+
+
 def perform(block: Block, project: Path, environment: dict[str, str]) -> None:
     """Run a block of commands; what is shown of a file must stand there."""
     if block.language == "bash":

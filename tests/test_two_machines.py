@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from machines import LIMIT, Machines, two_machines, wait_until, why_not
+from pages import commands
 from runs import is_saved, same
 
 pytestmark = [
@@ -53,11 +54,21 @@ def ends(processes) -> list[int]:
     return [process.wait(timeout=LIMIT) for process in processes]
 
 
-def test_two_machines_train_the_model_of_one_whatever_their_names_lead_to(machines, alone, tmp_path):
-    assert ends(start(machines, "--run_dir", "two", *STEPS, debian=True)) == [0, 0], machines.log("a")
+@pytest.mark.parametrize("how", ["With torchrun", "Without a launcher"])
+def test_the_commands_of_the_page_train_the_model_of_one(how, machines, alone, installed, tmp_path):
+    script = commands(installed.project.path / "docs" / "machines.md", how).replace("FIRST", "machine-a")
+    settings = " ".join(("--run_dir", "two", *SETTINGS, *STEPS))
+    path = os.pathsep.join((str(Path(sys.executable).parent), machines.env["PATH"]))  # where torchrun is
+    for number, machine in enumerate("ab"):
+        # where a name leads to 127.0.1.1, torchrun wants to be told who and where it is: the page says so
+        where = f"torchrun --rdzv-conf is_host={1 - number} --local-addr 10.77.0.{1 + number} "
+        lines = [line.replace("torchrun ", where) for line in script.splitlines() if f"RANK={1 - number}" not in line]
+        told = "\n".join(["set -e", *lines[:-1], f"{lines[-1]} {settings}"])
+        machines.start(machine, "bash", "-c", told, debian=True, PATH=path)
+    assert ends(machines.started) == [0, 0], machines.logs()
     same(tmp_path / "two", alone)
     assert "trained to step 60" in machines.log("a")
-    assert machines.log("b") == ""
+    assert how == "With torchrun" or machines.log("b") == ""
 
 
 def test_torchrun_trains_the_same_and_goes_on_when_a_worker_was_killed(machines, alone, tmp_path):
