@@ -68,3 +68,32 @@ def test_a_job_that_is_stopped_is_queued_again_and_goes_on(job, tmp_path: Path):
 def last_step(run: Path) -> int:
     with (run / "metrics.csv").open(newline="") as file:
         return int(float(list(csv.DictReader(file))[-1]["step"]))
+
+
+@pytest.mark.parametrize(
+    ("code", "saves", "again"),
+    [
+        (0, "new/files.json", False),  # trained to its last step
+        (2, "new/files.json", False),  # a mistake, which would be there again
+        (75, "", True),  # stopped by a signal, before its first step
+        (143, "", True),  # by one that came before Python did
+        (137, "new/files.json", True),  # killed, after a step was saved
+        (137, "half/weights", False),  # killed while it saved, each time perhaps: not for ever
+        (1, "", False),
+    ],
+)
+def test_a_job_is_queued_again_where_that_leads_on(code, saves, again, everything, tmp_path: Path):
+    (fake := tmp_path / "bin").mkdir()
+    checkpoints = tmp_path / "runs" / "pretrain-7" / "checkpoints"
+    (checkpoints / "old").mkdir(parents=True)
+    (checkpoints / "old" / "files.json").touch()
+    place = checkpoints / saves
+    srun = f"#!/bin/sh\nmkdir -p {place.parent} && touch {place}\nexit {code}\n"
+    for name, program in {"srun": srun, "scontrol": SCONTROL}.items():
+        (fake / name).write_text(program)
+        (fake / name).chmod(0o755)
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "1", "SLURM_NTASKS_PER_NODE": "1"}
+    env = {**os.environ, **slurm, "PATH": f"{fake}{os.pathsep}{os.environ['PATH']}"}
+    script = everything[0].path / "slurm" / "train.sbatch"
+    assert subprocess.run(["bash", script, "pretrain"], cwd=tmp_path, env=env).returncode == code
+    assert (tmp_path / "queued").exists() == again
