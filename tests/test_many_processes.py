@@ -45,6 +45,40 @@ def test_eight_processes_split_three_ways_train_the_model_of_one(installed, tmp_
     same(eight, pretrain(installed, tmp_path, "one", *CPU, *STEPS))
 
 
+LATE = """
+import sys
+import torch
+import {package}.__main__ as program
+import {package}.runtime.strategy
+from nemo.lightning.megatron_parallel import MegatronParallel
+
+make = MegatronParallel.init_model_parallel
+
+
+def make_while_the_weights_come(self):
+    weights = [weight.detach().clone() for weight in self.parameters()]
+    for weight in self.parameters():
+        weight.data.fill_(float("nan"))
+    torch.cuda._sleep(4_000_000_000)  # clock cycles
+    for weight, value in zip(self.parameters(), weights):
+        weight.data.copy_(value)
+    make(self)
+
+
+MegatronParallel.init_model_parallel = make_while_the_weights_come
+sys.exit(program.main())
+"""
+
+
+@pytest.mark.skipif(gpus() < 1, reason="this machine has no GPU")
+def test_the_first_step_waits_for_the_weights_of_a_busy_gpu(installed, tmp_path):
+    (tmp_path / "late.py").write_text(LATE.format(package=installed.project.package))
+    words = ("pretrain", "--run_dir", "late", *GPU, *SETTINGS, *STEPS)
+    answer = run(sys.executable, "late.py", *words, cwd=tmp_path, timeout=LIMIT, env=installed.env)
+    assert answer.status == 0, answer.output
+    same(tmp_path / "late", pretrain(installed, tmp_path, "one", *GPU, *STEPS))
+
+
 @needs_two_gpus
 @pytest.mark.parametrize("split", SPLITS)
 def test_two_gpus_train_the_model_of_one_by_themselves_and_with_torchrun(split, installed, tmp_path):
