@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 from conftest import PACKAGE, TINY, change
+from torch.distributed import HashStore
 
+from {{cookiecutter.__package_name}}.contracts.errors import LostError
 from {{cookiecutter.__package_name}}.contracts.names import SETTINGS_FILE
+from {{cookiecutter.__package_name}}.runtime import failures, meeting
 from {{cookiecutter.__package_name}}.training.run_settings import save_settings
 
 FAILS = """
@@ -79,6 +82,19 @@ def test_a_defect_of_one_rank_keeps_its_traceback(fail: Callable) -> None:
     answer = fail(1, "ValueError")
     assert answer.returncode != 0
     assert "ValueError: no such luck" in answer.stderr
+
+
+def test_a_rank_that_does_something_else_is_named_and_the_run_may_be_tried_again(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    machines = ["here"] * 2
+    met = meeting.Meeting("", HashStore(), 0, machines, machines, per_machine=2, host="here", port=0, limit=6.0)
+    monkeypatch.setattr(meeting, "current", met)
+    monkeypatch.setattr(failures, "VERDICT", 0)
+    with pytest.raises(LostError), failures.told_once():
+        raise RuntimeError("[gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 9000ms for recv operation")
+    told = "error: rank 1 did something else for 0.1 minutes (--parallel.timeout_minutes) while others waited for it"
+    assert capfd.readouterr().err.startswith(told)
 
 
 @pytest.mark.slow

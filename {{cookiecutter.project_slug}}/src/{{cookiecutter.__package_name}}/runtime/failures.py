@@ -39,7 +39,7 @@ def told_once() -> Iterator[None]:
 
     Raises:
         ToldError: instead of a UserError of any rank, and of what the others say when that one is gone.
-        LostError: instead of what they say when a rank is gone that has told nothing.
+        LostError: instead of what they say when a rank is gone that has told nothing, or stands still.
     """
     try:
         yield
@@ -55,12 +55,12 @@ def told_once() -> Iterator[None]:
                 raise
             _tell_closed(meeting.current)
             raise LostError(str(error)) from error
-        raise ToldError(reason) from error
+        raise (ToldError if reason.startswith(meeting.MISTAKE) else LostError)(reason) from error
 
 
 def _told(error: Exception, met: meeting.Meeting) -> str | None:
     """Tell a UserError if no rank has told one; return the reason why the run ends, or None if it is a defect."""
-    own = f"error on {met.name(met.rank)}: {error}" if isinstance(error, UserError) else None
+    own = f"{meeting.MISTAKE} {met.name(met.rank)}: {error}" if isinstance(error, UserError) else None
     try:
         if own is None and _TIMED_OUT in str(error):
             own = _stuck(met)

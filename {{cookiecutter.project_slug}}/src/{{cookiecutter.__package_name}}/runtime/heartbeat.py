@@ -17,11 +17,11 @@ import torch
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
 from .launch import GO_ON
-from .meeting import REASON, Meeting, in_minutes, open_room
+from .meeting import MISTAKE, REASON, Meeting, in_minutes, open_room
 
 LOST = 75
 """exit code of the ranks of a run that has lost one: EX_TEMPFAIL of sysexits.h, as that of one that was stopped"""
-_MISTAKE = 2
+_REFUSED = 2
 _GRACE = 10.0
 """seconds that a rank has to end by itself when the run ends"""
 
@@ -84,7 +84,7 @@ class _Heart:
         if not self.has_ended.wait(2 * self.pause + _GRACE):  # others read the reason, and this process may end itself
             if not self.meeting.has_lost and self.meeting.repeats(self.reason or ""):
                 print(self.reason, file=sys.stderr, flush=True)
-            os._exit(_MISTAKE if (self.reason or "").startswith("error on ") else LOST)  # as failures.py tells it
+            os._exit(_REFUSED if (self.reason or "").startswith(MISTAKE) else LOST)
 
     def _misses(self) -> bool:
         meeting = self.meeting

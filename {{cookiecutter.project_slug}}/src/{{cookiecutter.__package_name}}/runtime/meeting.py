@@ -29,6 +29,8 @@ from .lock import LOCK_FILE
 WORD = 10.0
 """seconds after which is told whom a rank waits for"""
 REASON = "why the run ends"
+MISTAKE = "error on"
+"""how the reason begins that is a mistake of the user's; after any other the run may be tried again"""
 _POLL = 0.05
 _SHARES = 15.0
 """seconds after which another machine sees a new file"""
