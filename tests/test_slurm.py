@@ -97,3 +97,20 @@ def test_a_job_is_queued_again_where_that_leads_on(code, saves, again, everythin
     script = everything[0].path / "slurm" / "train.sbatch"
     assert subprocess.run(["bash", script, "pretrain"], cwd=tmp_path, env=env).returncode == code
     assert (tmp_path / "queued").exists() == again
+
+
+def test_the_job_has_the_last_word_on_its_place_and_size(everything, tmp_path: Path):
+    (fake := tmp_path / "bin").mkdir()
+    (fake / "srun").write_text('#!/bin/sh\necho "$@" > words\n')
+    (fake / "srun").chmod(0o755)
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2", "SLURM_NTASKS_PER_NODE": "4"}
+    env = {**os.environ, **slurm, "PATH": f"{fake}{os.pathsep}{os.environ['PATH']}"}
+    command = ["bash", everything[0].path / "slurm" / "train.sbatch", "pretrain"]
+    subprocess.run([*command, "--config", "my.yaml"], cwd=tmp_path, env=env, check=True)
+    mine, theirs = (tmp_path / "words").read_text().split(" --config my.yaml ")
+    assert mine.endswith("pretrain")
+    assert theirs == "--run_dir runs/pretrain-7 --resume true --parallel.num_nodes 2 --parallel.devices 4\n"
+    for words in (["--run_dir", "elsewhere"], ["--run_dir=elsewhere"]):
+        answer = subprocess.run([*command, *words], cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert (answer.returncode, answer.stdout) == (2, "")
+        assert answer.stderr == "leave out --run_dir: a job's run is in runs/COMMAND-JOB\n"

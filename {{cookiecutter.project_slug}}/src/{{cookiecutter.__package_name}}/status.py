@@ -65,7 +65,7 @@ def _without_settings(run: Path) -> str:
         if who := holder(run):
             return f"{run}: {who} is starting; nothing has been trained yet"
     if not run.is_dir():
-        raise UserError(f"{run} is no folder: give the folder of a run")
+        raise UserError(f"{run} is no folder: give that of a run, which makes it a moment after its start")
     inside = sorted(str(path.parent) for path in run.glob(f"*/{names.SETTINGS_FILE}"))
     mend = f"give one of {', '.join(inside)}" if inside else "give the folder of a training"
     raise UserError(f"{run} holds no run ({names.SETTINGS_FILE} is missing): {mend}")
@@ -76,7 +76,7 @@ def _lines(run: Path) -> Iterator[str]:
     command, settings = _settings(run / names.SETTINGS_FILE)
     training = mapping(settings["training"])
     _, rows = read_metrics(run / names.METRICS_FILE)
-    checkpoints = dict(_checkpoints(run / names.CHECKPOINTS_FOLDER))
+    checkpoints = dict(_checkpoints(run / names.CHECKPOINTS_FOLDER, bool(lives)))
     whole = [path for path, state in checkpoints.items() if state == WHOLE]
     steps, saved = int(training["max_steps"]), max(map(step_of, whole), default=0)
     step = int(rows[-1][names.STEP]) if rows else saved
@@ -102,7 +102,7 @@ def _lines(run: Path) -> Iterator[str]:
 
 
 def _settings(path: Path) -> tuple[str, dict[str, Any]]:
-    """Return the command that a run was started with last, nothing if it was no command, and its settings."""
+    """Return the command that began a run, nothing if it was no command, and its settings."""
     try:
         text = read_whole(path)
         settings = mapping(yaml.safe_load(text))
@@ -126,14 +126,14 @@ def _state(run: Path) -> tuple[str, str]:
     return "", f"died; its lock was left by {named(run)}" if (run / LOCK_FILE).exists() else ""
 
 
-def _checkpoints(folder: Path) -> Iterator[tuple[Path, str]]:
+def _checkpoints(folder: Path, lives: bool) -> Iterator[tuple[Path, str]]:
     """Give the checkpoints, those of later steps first, and what is seen of each without reading all of it."""
     folders = (path for path in folder.glob("step=*") if path.is_dir())
     for path in sorted(folders, key=lambda path: (step_of(path), path.name), reverse=True):
         with suppress(FileNotFoundError):
             problem = damage(path, reads=False) if is_sealed(path) else f"it lost {SEAL}"
             if marker(path).exists():  # looked at last, as it may just have become that
-                yield path, "unfinished: being written or removed, or it was when the training died"
+                yield path, f"unfinished: {'is' if lives else 'was'} being written or removed"
             elif path.exists():  # else it has been removed meanwhile
                 yield path, f"DAMAGED: {problem}" if problem else WHOLE
 

@@ -76,6 +76,13 @@ def test_a_checkpoint_between_validations_is_resumed_bit_for_bit(whole: Path, tm
     assert kills.equal(run, whole) and last_ones(run) == {"step=12-last"}
 
 
+def test_a_checkpoint_is_named_after_its_step_however_seldom_one_is_logged(tmp_path: Path) -> None:
+    seldom = {**AFTER_EACH_STEP, "max_steps": 7, "val_check_interval": 7, "log_every_n_steps": 5, "keep_checkpoints": 9}
+    settings = change(EVERY_FOUR, run_dir=str(tmp_path / "run"), parallel={"devices": 1}, training=seldom)
+    run_ranks(in_ranks.train, settings, processes=1, logs=tmp_path)
+    assert last_ones(tmp_path / "run") == {f"step={step}-last" for step in range(1, 8)}
+
+
 def fail_in_step_8(settings: Settings) -> list[list[str]]:
     """Train, and let files of the last rank grow no longer than some bytes when step 8 is saved."""
     found: list[list[str]] = []

@@ -16,12 +16,22 @@ model's own checks of its values belong there too, into `problems`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Literal, TypeVar
 
 from .errors import UserError
 from .files import at_home
 from .settings_rules import batch_checks, layout_checks, number_checks, text_checks
+
+
+def by_name(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Give each of nested settings under its dotted name, which is also its name on the command line."""
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from by_name(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from ..contracts.errors import UserError, need
 from ..contracts.files import write_whole_folder
 from ..contracts.given import Given, NotGivenError
 from ..contracts.reading import NO_NUMBERS, mapping, read_evaluation, read_metrics, read_whole
+from ..contracts.settings import by_name
 from ..drawing.theme import Array, Picture, render
 from ..model import figures
 from . import curves
@@ -173,7 +174,7 @@ def _chapter(run: Run, number: int, runs: int) -> Chapter:
             notes.append(f"{name} is not finite at {count}, first at step {steps[broken[0]]:,.0f}.")
     pictures = dict(_curve_pictures(run))
     pictures |= dict(_output_pictures(run, taken=list(pictures)))
-    headlines, settings = list(_headlines(run)), list(_flat(run.settings))
+    headlines, settings = list(_headlines(run)), [(name, _in_yaml(value)) for name, value in by_name(run.settings)]
     return Chapter(f"{number}. {title}" if runs > 1 else title, str(run.folder), headlines, notes, pictures, settings)
 
 
@@ -229,13 +230,8 @@ def _references(run: Run, figure: str) -> dict[str, float]:
     return {name: reached[figure] for name, reached in references.items() if figure in reached}
 
 
-def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Give each setting under its dotted name, which is also its name on the command line."""
-    for name, value in settings.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
+def _in_yaml(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
 
 
 Pictures = Iterator[tuple[str, tuple[Picture, str]]]  # name -> (picture, caption)

@@ -17,12 +17,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
 from ..contracts.errors import UserError
+from ..contracts.settings import by_name
 from . import launch
 from .lock import LOCK_FILE
 
@@ -143,13 +145,17 @@ def from_first(what: str, decide: Callable[[], str]) -> str:
     return current.from_first(what, decide) if current else decide()
 
 
-def check_shared(run: Path) -> None:
-    """Raise a UserError if a machine does not see the locked run folder of the first rank, but one of its own."""
+def check_shared(run: Path, settings: dict[str, Any]) -> None:
+    """Raise a UserError if a machine has other settings, or does not see the run folder that the first rank locked."""
     if current is None or current.size == current.per_machine:
         return
     locked_by = current.from_first("lock", (run / LOCK_FILE).read_text)
+    theirs = json.loads(current.from_first("settings", lambda: json.dumps(dict(by_name(settings)))))
     firsts = range(0, current.size, current.per_machine)
     if current.rank in firsts:
+        ours = json.loads(json.dumps(dict(by_name(settings))))
+        if others := [f"--{name} {ours[name]}, not {value}" for name, value in theirs.items() if ours[name] != value]:
+            raise UserError(f"{'; '.join(others)}: give this machine the settings of {current.machines[0]}")
         if not _sees(run, locked_by):
             raise UserError(
                 f"{run} on {current.machines[current.rank]} is not that of {current.machines[0]}: --run_dir must lie "

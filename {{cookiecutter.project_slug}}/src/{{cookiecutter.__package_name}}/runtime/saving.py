@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from nemo.lightning.ckpt_utils import ckpt_to_dir
 from nemo.lightning.pytorch import callbacks as nemo
 
@@ -149,6 +150,10 @@ class Checkpoint(nemo.ModelCheckpoint):
         best = {here(path): score for path, score in state_dict["best_k_models"].items()}
         moved = {**{name: here(state_dict[name]) for name in paths}, "best_k_models": best, "dirpath": self.dirpath}
         super().load_state_dict(state_dict | moved)
+
+    def _monitor_candidates(self, trainer: Any) -> dict[str, Any]:
+        """Name a checkpoint after its own step: Lightning takes the step that was logged last."""
+        return {**super()._monitor_candidates(trainer), "step": torch.tensor(trainer.global_step)}
 
     def _save_checkpoint(self, trainer: Any, filepath: str) -> None:
         """Save whole or not at all; DiskError on all ranks. Then the checkpoints go in whose place it comes."""

@@ -76,11 +76,10 @@ class Progress(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start at the step that the run resumes from."""
-        self.started, self.first_step = time.monotonic(), trainer.global_step
         if trainer.is_global_zero and sys.stderr.isatty():
             self.bar = tqdm(total=trainer.max_steps, initial=trainer.global_step, unit="step", dynamic_ncols=True)
         else:
-            steps = f"steps {self.first_step + 1} to {trainer.max_steps}"
+            steps = f"steps {trainer.global_step + 1} to {trainer.max_steps}"
             ranks = "1 process" if trainer.world_size == 1 else f"{trainer.world_size} processes"
             validation = f"validation every {trainer.val_check_interval} steps"
             tell(f"training {steps} in {ranks} on {pl_module.device.type}, {validation}")
@@ -99,9 +98,7 @@ class Progress(pl.Callback):
             return
         validated = (f"val_{name}" for name in pl_module.figure_names)
         figures = _figures(trainer.callback_metrics, (TRAIN_LOSS, *validated, LEARNING_RATE))
-        seconds = time.monotonic() - self.started
-        pace = (trainer.global_step - self.first_step) / seconds
-        line = f"step {trainer.global_step}/{trainer.max_steps}  {figures}  {pace:.1f} steps/s  {self.speed.words}"
+        line = f"step {trainer.global_step}/{trainer.max_steps}  {figures}  {self.speed.words}"
         if self.bar is not None:
             self.bar.write(line.rstrip(), file=sys.stderr)
         else:

@@ -40,11 +40,12 @@ _KEPT = (
 
 
 def save_settings(settings: RunSettings, run: Path) -> None:
-    """Write the resolved settings into a run folder, as YAML that `--config` reads, under the command that it was."""
+    """Write the resolved settings into a run folder, as YAML that `--config` reads, under the command that began it."""
     values = {name: value for name, value in asdict(settings).items() if name not in settings.ONLY_PREDICT}
+    before = read_whole(run / SETTINGS_FILE).partition("\n")[0] if is_run(str(run)) else f"# {_command()}"
     with write_whole(run / SETTINGS_FILE) as file:
-        if command := _command():
-            file.write(f"# {command}\n")
+        if before > "# " and before.startswith("# "):
+            file.write(f"{before}\n")
         yaml.safe_dump(values, file, sort_keys=False)
 
 

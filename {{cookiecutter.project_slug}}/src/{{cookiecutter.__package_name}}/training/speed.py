@@ -69,15 +69,17 @@ class Speed(pl.Callback):
 
     @property
     def words(self) -> str:
-        """What was measured last, for a line: the rate that says most, the share of the peak, and the memory."""
+        """What was measured last, for a line: steps, the rate that says most, the share of the peak, and the memory."""
+        if not self.figures:
+            return ""
+        pace = f"{self.figures[ITEMS_PER_SECOND] / self.global_batch_size:,.1f} steps/s"
         rates = [
             f"{value:,.1f} {name.removesuffix(PER_SECOND).replace('_', ' ')}/s"
             for name, value in self.figures.items()
             if name.endswith(PER_SECOND)
         ]
         share = [f"MFU {self.figures[MFU]:.1%}"] if MFU in self.figures else []
-        memory = [f"{self.figures[MEMORY]:.3g} GiB"] if self.figures else []
-        return "  ".join((*rates[-1:], *share, *memory))
+        return "  ".join((pace, rates[-1], *share, f"{self.figures[MEMORY]:.3g} GiB"))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let the first steps pass."""

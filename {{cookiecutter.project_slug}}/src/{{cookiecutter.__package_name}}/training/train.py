@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -67,7 +67,7 @@ def train(settings: Settings) -> TrainingResult:
     """
     run = Path(settings.run_dir)
     with signals.kept(), prepared(settings.accelerator, settings.parallel) as accelerator, locked(run):
-        check_shared(run)
+        check_shared(run, asdict(settings))
         with writing(run, GO_ON):
             return _fit(settings, run, _checkpoint_to_resume(settings), accelerator)
 
