@@ -163,7 +163,7 @@ def test_a_rank_that_stands_still_is_named_in_time(installed, start, tmp_path):
     command = (installed.site / "bin" / installed.project.slug, "pretrain", "--run_dir", "two", *settings)
     process = start(*command, "--parallel.timeout_minutes", "0.25")
     os.kill(rank_1(process), signal.SIGSTOP)
-    assert process.wait(LIMIT) == 75
+    assert process.wait(LIMIT) == 69
     told = (tmp_path / "log").read_text()
     assert "error: rank 1" in told and "not heard of for 0.25 minutes" in told
     assert "Traceback" not in told

@@ -14,7 +14,7 @@ import pytest
 SRUN = """#!/usr/bin/env python3
 # Starts the tasks of one node as Slurm's srun does, passes SIGTERM on, and ends with the highest exit code.
 import os, signal, subprocess, sys
-words = [word for word in sys.argv[1:] if not word.startswith("--kill-on-bad-exit")]
+words = [word for word in sys.argv[1:] if not word.startswith(("--kill-on-bad-exit", "--wait"))]
 count = int(os.environ["SLURM_NTASKS_PER_NODE"])
 node = {"SLURM_NTASKS": str(count), "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost"}
 step = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_NODES": "1"}
@@ -79,6 +79,8 @@ def last_step(run: Path) -> int:
         (143, "", True),  # by one that came before Python did
         (137, "new/files.json", True),  # killed, after a step was saved
         (137, "half/weights", False),  # killed while it saved, each time perhaps: not for ever
+        (69, "new/files.json", True),  # with a task that was lost
+        (69, "", False),  # with one that ends each time
         (1, "", False),
     ],
 )

@@ -89,7 +89,7 @@ def test_a_machine_that_was_lost_and_came_back_changes_nothing(machines, alone, 
     first, second = start(machines, "--run_dir", "two", *STEPS)
     wait_until(is_saved(tmp_path / "two"), machines)
     os.killpg(second.pid, signal.SIGKILL)
-    assert first.wait(timeout=LIMIT) == 75, machines.log("a")
+    assert first.wait(timeout=LIMIT) == 69, machines.log("a")
     assert machines.log("a").endswith(f"error on rank 0 on machine-a: another rank has ended; {AGAIN}\n")
     assert "Traceback" not in machines.log("a")
     assert ends(start(machines, "--run_dir", "two", "--resume", "true", *STEPS)) == [0, 0]
@@ -106,7 +106,7 @@ def test_who_is_not_heard_of_any_more_is_named(lost, machines, tmp_path):
         os.kill(both[lost].pid, signal.SIGSTOP)
     for number, machine in enumerate("ab"):
         if machine != lost:
-            assert both[machine].wait(timeout=LIMIT) == 75, machines.log(machine)
+            assert both[machine].wait(timeout=LIMIT) == 69, machines.log(machine)
             missing = f"rank {1 - number} on machine-{'ba'[number]}"
             minutes = "0.25 minutes (--parallel.timeout_minutes)"
             assert machines.log(machine).endswith(f"error: {missing} not heard of for {minutes}; {AGAIN}\n")

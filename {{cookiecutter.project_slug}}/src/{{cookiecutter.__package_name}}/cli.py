@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from . import importing
-from .contracts.errors import LostError, ToldError, UserError
+from .contracts.errors import LOST, LostError, ToldError, UserError
 from .contracts.files import as_path
 from .contracts.names import COUNTED, COUNTS, LAYOUTS_FILE, LOSS, NUM_ITEMS, REFERENCES
 from .contracts.settings import ParallelSettings
@@ -28,7 +28,7 @@ from .status import show
 from .training.run_settings import check_command, check_same_sizes, check_writable, holds_run, is_resumed, is_run
 
 STOPPED = 75
-"""Exit code of a training that ended early, by a signal or with a rank that was lost: EX_TEMPFAIL, try again."""
+"""Exit code of a training that ended early, by a signal: EX_TEMPFAIL of sysexits.h, try again."""
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C where nothing was being trained yet, as shells have it."""
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 
     Returns:
         0; 2 for a mistake of the user's, which is one line on stderr; 1 for a check that found something; STOPPED or
-        INTERRUPTED after a signal.
+        INTERRUPTED after a signal; LOST if another rank was.
     """
     importing.is_command = argv is None
     command, arguments = _split(sys.argv[1:] if argv is None else argv)
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         if not isinstance(error, ToldError):
             complain(str(error))
-        return STOPPED if isinstance(error, LostError) else 2
+        return LOST if isinstance(error, LostError) else 2
     except KeyboardInterrupt:
         return INTERRUPTED
 

@@ -11,6 +11,7 @@ import pytest
 from conftest import ENVIRONMENT, PACKAGE
 from torch.distributed import PrefixStore, TCPStore
 
+from {{cookiecutter.__package_name}}.contracts.errors import LOST
 from {{cookiecutter.__package_name}}.runtime import heartbeat, meeting
 
 LIVES = """
@@ -54,7 +55,7 @@ def ranks():
 def test_a_rank_that_stands_still_is_named_and_ends_the_others(lost, ranks):
     os.kill(ranks[lost].pid, signal.SIGSTOP)
     _, told = ranks[1 - lost].communicate(timeout=120)
-    assert ranks[1 - lost].returncode == heartbeat.LOST
+    assert ranks[1 - lost].returncode == LOST == 69
     assert f"error: rank {lost} not heard of for 0.0333333 minutes (--parallel.timeout_minutes); a training" in told
 
 

@@ -26,6 +26,10 @@ class ToldError(UserError):
     """A UserError of a run of many ranks, which one of them has already printed."""
 
 
+LOST = 69
+"""exit code of the ranks of a run that has lost one: EX_UNAVAILABLE of sysexits.h"""
+
+
 class LostError(ToldError):
     """Another rank has ended, and not by a mistake that it told: the run may be tried again."""
 

@@ -47,7 +47,7 @@ def evaluate(settings: Settings) -> dict[str, Any]:
         UserError: the scores are not what they should be.
     """
     check_writable(run := Path(settings.run_dir))
-    with with_best_weights(settings) as (trainer, module, data), writing(run):
+    with with_best_weights("evaluate", settings) as (trainer, module, data), writing(run):
         [result] = trainer.test(module, datamodule=data, verbose=False)
         outputs = gather_outputs(trainer, module, data)
         result |= _scores(module, outputs)
@@ -121,7 +121,7 @@ def predict(settings: Settings) -> list[Path]:
     """
     settings = settings.to_predict()
     check_writable(run := Path(settings.run_dir))
-    with with_best_weights(settings) as (trainer, module, data), writing(run):
+    with with_best_weights("predict", settings) as (trainer, module, data), writing(run):
         outputs = gather_outputs(trainer, module, data)
         rows = {name: outputs[name] for name in (names.IDX, names.NAME) if name in outputs}
         given = _ask(module, "predictions", outputs)

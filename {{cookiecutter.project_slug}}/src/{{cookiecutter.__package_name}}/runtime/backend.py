@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from nemo.lightning.callback_group import CallbackGroup
@@ -39,20 +39,21 @@ ALONE = ParallelSettings()
 
 @contextmanager
 def prepared(
-    accelerator: Literal["auto", "cpu", "gpu"], layout: ParallelSettings = ALONE
+    accelerator: Literal["auto", "cpu", "gpu"], layout: ParallelSettings = ALONE, given: dict[str, Any] | None = None
 ) -> Iterator[Literal["cpu", "gpu"]]:
     """Make this process ready to train or predict, and leave it ready for another run.
 
     Args:
         accelerator: "auto", "cpu" or "gpu".
         layout: the processes of the run; the others are started, if nobody has, and met.
+        given: what all machines must have been given alike, by name.
 
     Yields:
         "cpu" or "gpu".
 
     Raises:
-        UserError: more GPUs are asked for than there are, what started this process does not fit the layout, or other
-            ranks did not come; and what the run raises, once for all ranks.
+        UserError: more GPUs are asked for than there are, what started this process does not fit the layout, other
+            ranks did not come, or were given something else; and what the run raises, once for all ranks.
     """
     chosen = choose(accelerator, layout.devices)
     if launch.start_ranks(layout.devices, layout.num_nodes):
@@ -72,6 +73,7 @@ def prepared(
     gc.freeze()  # what has been imported is no garbage: Megatron looks for some in every save
     try:
         with _met(layout), failures.told_once():
+            meeting.check_alike(given or {})
             yield chosen
     except BaseException:
         _forget_the_run(distributed_c10d._abort_process_group)  # without waiting for the other ranks

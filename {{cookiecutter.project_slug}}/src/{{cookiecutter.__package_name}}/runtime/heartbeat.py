@@ -16,11 +16,10 @@ from contextlib import contextmanager
 import torch
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
+from ..contracts.errors import LOST
 from .launch import GO_ON
 from .meeting import MISTAKE, REASON, Meeting, in_minutes, open_room
 
-LOST = 75
-"""exit code of the ranks of a run that has lost one: EX_TEMPFAIL of sysexits.h, as that of one that was stopped"""
 _REFUSED = 2
 _GRACE = 10.0
 """seconds that a rank has to end by itself when the run ends"""

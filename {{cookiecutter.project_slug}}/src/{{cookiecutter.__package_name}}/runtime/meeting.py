@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 import uuid
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -145,25 +146,57 @@ def from_first(what: str, decide: Callable[[], str]) -> str:
     return current.from_first(what, decide) if current else decide()
 
 
-def check_shared(run: Path, settings: dict[str, Any]) -> None:
-    """Raise a UserError if a machine has other settings, or does not see the run folder that the first rank locked."""
+def check_alike(given: dict[str, Any]) -> None:
+    """Raise a UserError if this machine has another package or torch, or was given something else than the first one.
+
+    Args:
+        given: what all machines must have been given alike, by name, nested or not.
+    """
+    if current is None or current.size == current.per_machine:
+        return
+    own = {**given, "version of torch": torch.__version__, "checksum of the package": _checksum()}
+    text = json.dumps(dict(by_name(own)))
+    ours, theirs = json.loads(text), json.loads(current.from_first("alike", lambda: text))
+
+    def check() -> None:
+        pairs = {name: (ours.get(name), theirs.get(name)) for name in theirs | ours}
+        if others := [f"{name} {own}, not {first}" for name, (own, first) in pairs.items() if own != first]:
+            raise UserError(f"{'; '.join(others)}: give this machine what {current.machines[0]} has")
+
+    _on_all_machines("alike", check, current)
+
+
+def check_shared(run: Path) -> None:
+    """Raise a UserError if a machine does not see the locked run folder of the first rank, but one of its own."""
     if current is None or current.size == current.per_machine:
         return
     locked_by = current.from_first("lock", (run / LOCK_FILE).read_text)
-    theirs = json.loads(current.from_first("settings", lambda: json.dumps(dict(by_name(settings)))))
-    firsts = range(0, current.size, current.per_machine)
-    if current.rank in firsts:
-        ours = json.loads(json.dumps(dict(by_name(settings))))
-        if others := [f"--{name} {ours[name]}, not {value}" for name, value in theirs.items() if ours[name] != value]:
-            raise UserError(f"{'; '.join(others)}: give this machine the settings of {current.machines[0]}")
+
+    def check() -> None:
         if not _sees(run, locked_by):
             raise UserError(
                 f"{run} on {current.machines[current.rank]} is not that of {current.machines[0]}: --run_dir must lie "
                 "on a file system that all machines share"
             )
-        current.store.set(f"sees it {current.rank}", "")
+
+    _on_all_machines("sees it", check, current)
+
+
+def _on_all_machines(what: str, check: Callable[[], None], met: Meeting) -> None:
+    """Check something on the first rank of each machine, and wait until all have."""
+    firsts = range(0, met.size, met.per_machine)
+    if met.rank in firsts:
+        check()
+        met.store.set(f"{what} {met.rank}", "")
     for rank in firsts:
-        current.said(f"sees it {rank}", rank)
+        met.said(f"{what} {rank}", rank)
+
+
+def _checksum() -> int:
+    checksum = 0
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+        checksum = zlib.crc32(path.read_bytes(), checksum)
+    return checksum
 
 
 def _sees(run: Path, locked_by: str) -> bool:

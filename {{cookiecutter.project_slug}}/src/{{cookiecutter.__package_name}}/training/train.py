@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -66,8 +66,8 @@ def train(settings: Settings) -> TrainingResult:
         UserError: the run, the data or the start weights do not fit these settings; nothing has been written then.
     """
     run = Path(settings.run_dir)
-    with signals.kept(), prepared(settings.accelerator, settings.parallel) as accelerator, locked(run):
-        check_shared(run, asdict(settings))
+    with signals.kept(), _prepared("train", settings) as accelerator, locked(run):
+        check_shared(run)
         with writing(run, GO_ON):
             return _fit(settings, run, _checkpoint_to_resume(settings), accelerator)
 
@@ -212,11 +212,15 @@ def best_of(settings: Settings) -> Path | None:
 
 
 @contextmanager
-def with_best_weights(settings: Settings) -> Iterator[tuple[nl.Trainer, NetworkModule, DataModule]]:
+def with_best_weights(work: str, settings: Settings) -> Iterator[tuple[nl.Trainer, NetworkModule, DataModule]]:
     """Make what evaluation and prediction run with: the run's best checkpoint, in the layout of `settings`."""
-    with prepared(settings.accelerator, settings.parallel) as accelerator:
+    with _prepared(work, settings) as accelerator:
         module = make_module(settings, best_of(settings), same_network=True)
         yield make_trainer(settings, accelerator), module, make_data(settings)
+
+
+def _prepared(work: str, settings: Settings) -> AbstractContextManager[Literal["cpu", "gpu"]]:
+    return prepared(settings.accelerator, settings.parallel, {"command": work, **asdict(settings)})
 
 
 def _checkpoint_to_resume(settings: Settings) -> Path | None:
