@@ -26,6 +26,14 @@ PLAIN = {"project_name": "P", "project_slug": "p", "description": "D", "author":
 INHERITED_NOT = ("PYTHONPATH", "MAKEFLAGS", "MAKELEVEL", "PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "VIRTUAL_ENV")
 
 
+# The files that take longest; two run at a time, and a long one that came last would run alone.
+LONGEST = ("test_starters.py", "test_training.py", "test_walkthrough.py", "test_two_machines.py", "test_bench.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 @dataclass(frozen=True)
 class Result:
     """What a command left: its exit status, and stdout and stderr as one text."""

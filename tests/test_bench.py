@@ -16,7 +16,7 @@ CONTESTANTS = {"torch_torchvision", "torch_memory", "lightning_torchvision", "li
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_benchmark_writes_what_it_measured(default_project: BakedProject, tmp_path: Path):
-    few = ("--device", "cpu", "--starts", "2", "--rounds", "2", "--segment", "3", "--batches", "64")
+    few = ("--device", "cpu", "--starts", "1", "--rounds", "2", "--segment", "3", "--batches", "64")
     bench = TEMPLATE / "benchmarks" / "bench.py"
     printed = run_ok(sys.executable, bench, default_project.path, "--output", tmp_path, *few, cwd=tmp_path, timeout=800)
     found = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))

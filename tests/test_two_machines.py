@@ -32,12 +32,13 @@ def machines(installed, tmp_path):
         yield both
 
 
-@pytest.fixture
-def alone(installed, tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def alone(installed, tmp_path_factory) -> Path:
     """The same training in one process."""
-    answer = installed.cli("pretrain", "--run_dir", "alone", *SETTINGS, *STEPS, cwd=tmp_path, timeout=LIMIT)
+    folder = tmp_path_factory.mktemp("alone")
+    answer = installed.cli("pretrain", "--run_dir", "alone", *SETTINGS, *STEPS, cwd=folder, timeout=LIMIT)
     assert answer.status == 0, answer.output
-    return tmp_path / "alone"
+    return folder / "alone"
 
 
 def start(machines: Machines, *settings: str, where: str = "ab", debian: bool = False, local: Path | None = None):
@@ -137,3 +138,12 @@ def test_a_mistake_is_told_on_both_before_anything_is_written(machines, tmp_path
     assert ends(start(machines, "--run_dir", "/proc/nowhere", *FOR_EVER)) == [2, 2]
     for machine in "ab":
         assert f"error on machine-{machine}: /proc/nowhere cannot be written" in machines.log(machine)
+
+
+def test_other_settings_on_one_of_them_are_refused(machines, tmp_path):
+    both = [*start(machines, "--run_dir", "two", *FOR_EVER, where="a")]
+    both += start(machines, "--run_dir", "two", *FOR_EVER, "--seed", "7", where="b")
+    assert ends(both) == [2, 2]
+    told = "error on rank 1 on machine-b: seed 7, not 1234: give this machine what machine-a has\n"
+    assert [machines.log(machine) for machine in "ab"] == [told, told]
+    assert not (tmp_path / "two").exists()
