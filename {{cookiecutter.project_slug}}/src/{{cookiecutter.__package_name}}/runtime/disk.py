@@ -14,6 +14,8 @@ from ..contracts.errors import UserError
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EFBIG}
 """Errors that no program is to blame for."""
 
+VANISHED = "the folder has vanished"
+
 
 class DiskError(Exception):
     """Something could not be written; the words say why, without a name."""
@@ -46,7 +48,7 @@ def reason(error: BaseException | None, folder: Path) -> str | None:
             return in_words(error, folder)
         error = error.__cause__ or error.__context__
     if not folder.exists():
-        return "the folder has vanished"
+        return VANISHED
     trial = folder / f".trial-{os.getpid()}"
     try:
         trial.write_bytes(bytes(1 << 16))
