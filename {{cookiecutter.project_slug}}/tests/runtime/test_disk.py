@@ -51,6 +51,13 @@ def test_what_is_not_the_disks_stays_as_it_is(error, tmp_path):
     assert caught.value is error and not list(tmp_path.iterdir())
 
 
+def test_an_error_that_is_its_own_cause_ends_too(tmp_path):
+    first = FileNotFoundError("gone")
+    second = raised(ValueError("not logged"), first)
+    first.__cause__ = second  # as TensorBoard does, which raises what its thread has met each time one logs
+    assert disk.reason(first, tmp_path / "gone") == "the folder has vanished"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_training_whose_folder_vanishes_ends_in_one_line_and_leaves_nothing(asynchronous, tiny, monkeypatch, capfd):

@@ -41,7 +41,9 @@ def writing(run: Path, again: str = "run the command again") -> Iterator[None]:
 
 def reason(error: BaseException | None, folder: Path) -> str | None:
     """Find an error of the disk among the causes of another; or try, for torch loses it."""
-    while error is not None:
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:  # who raises an error again may make it its own cause
+        seen.append(error)
         if isinstance(error, DiskError):
             return str(error)
         if isinstance(error, OSError) and error.errno in DISK:
