@@ -123,7 +123,8 @@ class Guarded(Logger):
         except Exception as error:
             self.is_open = False
             if self.run.exists():
-                tell(f"warning: {self.tool} takes no more figures ({_reason(error)}); metrics.csv has all of them")
+                why = _reason(error.__cause__ or error)  # Lightning says of any that the figure is to blame
+                tell(f"warning: {self.tool} takes no more figures ({why}); metrics.csv has all of them")
             with suppress(Exception):
                 self.close(False)
 
