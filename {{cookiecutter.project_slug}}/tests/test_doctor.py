@@ -35,7 +35,16 @@ def test_what_the_lock_installed_fits(capsys):
     printed = capsys.readouterr().out
     assert "ok      nemo-toolkit" in printed and "WRONG" not in printed
     assert doctor.misfits() == []
-    assert "CPU: " in printed and "\nHost: " in printed and "\nRuns: runs is on " in printed
+    assert "CPU: " in printed and "\nHost: " in printed and "\nok      wandb " in printed
+
+
+def test_it_says_whether_runs_can_lie_there(tmp_path, capsys):
+    assert main(["doctor", "--run_dir", str(tmp_path / "new")]) == 0
+    assert f"\nRuns: {tmp_path}/new does not exist yet, and would be on " in capsys.readouterr().out
+    (tmp_path / "file").touch()
+    assert main(["doctor", "--run_dir", str(tmp_path / "file")]) == 1
+    printed = capsys.readouterr().out
+    assert f"\nWRONG  {tmp_path}/file cannot be written: " in printed and "Runs: " not in printed
 
 
 def test_an_interface_that_is_not_there_is_wrong(monkeypatch, capsys, tmp_path):

@@ -98,6 +98,10 @@ def test_a_run_that_ended_early_says_how_and_the_command_that_goes_on(said, fold
     shutil.rmtree(folder / names.CHECKPOINTS_FOLDER)
     (folder / names.METRICS_FILE).unlink()
     assert said()["step"] == f"0 of {STEPS} (0.0%), nothing is logged yet"
+    (folder / LOCK_FILE).unlink()
+    assert said()[""] == "stopped without a checkpoint: it starts anew"
+    (folder / names.CHECKPOINTS_FOLDER / "step=10-last").mkdir(parents=True)
+    assert said()[""] == "stopped, and no checkpoint is whole"
 
 
 def test_what_is_half_written_or_damaged_is_told_from_what_is_whole(said, folder):
@@ -123,6 +127,8 @@ def test_the_command_and_the_test_figures_are_there_if_they_are_known(said, fold
     told = said()
     assert told["command"] == f"{PROG} pretrain --seed 7"
     assert told["test"] == "step 20  test_loss 0.2500"
+    (folder / names.EVALUATION_FILE).write_text('{"test_loss": 0.25, "step": null}')
+    assert said()["test"] == "test_loss 0.2500"
 
 
 def test_a_folder_that_is_no_run_is_told_in_one_line(refused, folder, tmp_path):
@@ -130,7 +136,10 @@ def test_a_folder_that_is_no_run_is_told_in_one_line(refused, folder, tmp_path):
     assert f"{tmp_path}/none is no folder" in refused("status", tmp_path / "none")
     assert "status needs RUN, the folder of one run" in refused("status")
     assert "status needs RUN, the folder of one run" in refused("status", folder, "--from", folder)
-    for text in ("training: {max_steps: 0, global_batch_size: 1}\n", "training: [\n", "seed: 1\n"):
+    assert "unrecognized arguments: b; see " in refused("status", folder, "b")
+    assert "a path on the command line is empty" in refused("status", "")
+    infinite = "training: {max_steps: .inf, global_batch_size: 1}\n"
+    for text in (infinite, "training: {max_steps: 0, global_batch_size: 1}\n", "training: [\n", "seed: 1\n"):
         (folder / names.SETTINGS_FILE).write_text(text)
         assert "settings.yaml cannot be used (" in refused("status", folder)
 

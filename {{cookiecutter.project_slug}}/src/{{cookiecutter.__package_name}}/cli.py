@@ -23,7 +23,7 @@ from .model.settings import Settings
 from .parsing import did_you_mean, parse, rename, saved_settings
 from .runtime import launch, signals
 from .runtime.lock import check_unlocked
-from .saying import PROG, complain, in_words, say, to_paste
+from .saying import PROG, Parser, complain, in_words, say, to_paste
 from .status import show
 from .training.run_settings import check_command, check_same_sizes, check_writable, holds_run, is_resumed, is_run
 
@@ -118,7 +118,7 @@ def predict(argv: list[str]) -> int:
 
 def report(argv: list[str]) -> int:
     """Draw the pictures of a run into RUN/report/index.html: --from RUN."""
-    parser = argparse.ArgumentParser(prog=f"{PROG} report", description=_first_line(report))
+    parser = Parser(prog=f"{PROG} report", description=_first_line(report))
     parser.add_argument("--from", dest="run", type=as_path, metavar="RUN", help="folder of the run")
     if (run := parser.parse_args(argv).run) is None:
         raise UserError("report needs --from RUN, the folder of a trained run")
@@ -131,7 +131,7 @@ def report(argv: list[str]) -> int:
 
 def export(argv: list[str]) -> int:
     """Write the network of a run for plain PyTorch, as safetensors: --from RUN [--output DIR]."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"{PROG} export",
         description=_first_line(export),
         epilog="The settings of evaluate may follow.",
@@ -189,7 +189,7 @@ def plan(argv: list[str]) -> int:
 
 def doctor(argv: list[str]) -> int:
     """Check versions and devices, and say what will run here."""
-    parser = argparse.ArgumentParser(prog=f"{PROG} doctor", description=_first_line(doctor))
+    parser = Parser(prog=f"{PROG} doctor", description=_first_line(doctor))
     parser.add_argument("--run_dir", type=as_path, metavar="DIR", default="runs", help="where runs are to lie")
     runs = parser.parse_args(argv).run_dir
     from .doctor import diagnose

@@ -12,8 +12,11 @@ from packaging.requirements import Requirement
 
 from . import machine
 from .contracts.errors import UserError
+from .training.run_settings import check_writable
 
 OK, BAD, ABSENT = "ok", "WRONG", "absent"
+BROUGHT = ("wandb",)
+"""Packages that are used if they are there, and that others bring."""
 
 
 def diagnose(runs: Path) -> int:
@@ -27,10 +30,17 @@ def diagnose(runs: Path) -> int:
     print()
     gpus = _print_devices()
     print(f"\nHost: {machine.address()}")
-    print(f"Runs: {runs} is on {machine.file_system(runs)}")
+    try:
+        check_writable(runs)
+        wrong = []
+        stands = "is" if runs.exists() else "does not exist yet, and would be"
+        print(f"Runs: {runs} {stands} on {machine.file_system(runs)}")
+    except UserError as error:
+        wrong = [str(error)]
     for line in machine.cluster(gpus or 0):
         print(line)
-    for line in (wrong := machine.wrong_interfaces()):
+    wrong += machine.wrong_interfaces()
+    for line in wrong:
         print(f"{BAD}  {line}")
     return 0 if packages_fit and gpus is not None and not wrong else 1
 
@@ -58,7 +68,7 @@ def _packages() -> list[tuple[str, str, str]]:
         declared = metadata.requires(_distribution()) or []
     except metadata.PackageNotFoundError:
         raise UserError(f"{_distribution()} is not installed here: make setup, or pip install -e .") from None
-    return [_check(Requirement(line)) for line in declared]
+    return [*(_check(Requirement(line)) for line in declared), *map(_check_brought, BROUGHT)]
 
 
 def _check(requirement: Requirement) -> tuple[str, str, str]:
@@ -73,6 +83,13 @@ def _check(requirement: Requirement) -> tuple[str, str, str]:
     if requirement.specifier.contains(installed, prereleases=True):
         return requirement.name, OK, installed
     return requirement.name, BAD, f'{installed}, needs {wanted}: pip install "{requirement.name}{wanted}"'
+
+
+def _check_brought(name: str) -> tuple[str, str, str]:
+    try:
+        return name, OK, metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return name, ABSENT, f"optional: pip install {name}"
 
 
 def _extra(requirement: Requirement) -> str | None:

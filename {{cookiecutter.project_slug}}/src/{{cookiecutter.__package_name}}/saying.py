@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import socket
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
+from .contracts.errors import UserError
 from .runtime.launch import is_first_of_machine, is_first_rank, is_one_of_many_machines
 
 PROG = (__package__ or "").replace("_", "-")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of a command's words that says what is wrong with them as everything is said, in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a UserError."""
+        raise UserError(f"{message}; see {self.prog} --help")
 
 
 def to_paste(*words: object) -> str:

@@ -5,7 +5,6 @@ A last line that is not whole yet does not count, nor what is gone when it is lo
 
 from __future__ import annotations
 
-import argparse
 import math
 import time
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from .contracts.files import as_path
 from .contracts.reading import mapping, read_evaluation, read_metrics, read_whole
 from .runtime.lock import LOCK_FILE, holder, named
 from .runtime.seal import SEAL, damage, is_sealed, marker, step_of
-from .saying import PROG, in_words, say, to_paste
+from .saying import PROG, Parser, in_words, say, to_paste
 
 MEASURED = 10
 """Logged steps whose median is the speed of now."""
@@ -33,7 +32,7 @@ Row = dict[str, str]
 
 def show(argv: list[str], description: str) -> int:
     """Say how the run is doing that the words of the command line name; UserError if they name none, or two."""
-    parser = argparse.ArgumentParser(prog=f"{PROG} status", description=description)
+    parser = Parser(prog=f"{PROG} status", description=description)
     parser.add_argument("run", nargs="?", type=as_path, metavar="RUN", help="folder of the run")
     parser.add_argument("--from", dest="from_run", type=as_path, metavar="RUN", help="the same")
     given = parser.parse_args(argv)
@@ -80,7 +79,7 @@ def _lines(run: Path) -> Iterator[str]:
     whole = [path for path, state in checkpoints.items() if state == WHOLE]
     steps, saved = int(training["max_steps"]), max(map(step_of, whole), default=0)
     step = int(rows[-1][names.STEP]) if rows else saved
-    ended = "finished" if saved >= steps else died or f"stopped after step {saved:,}"
+    ended = "finished" if saved >= steps else died or _stopped(saved, checkpoints)
     yield f"{run}: {lives or ended}"
     if command:
         yield _line("command", command)
@@ -101,6 +100,13 @@ def _lines(run: Path) -> Iterator[str]:
         yield f"Go on with {to_paste(word, '--run_dir', run, '--resume', 'true')}"
 
 
+def _stopped(saved: int, checkpoints: dict[Path, str]) -> str:
+    """Say where a run can go on that has ended before its last checkpoint, or lost it."""
+    if saved:
+        return f"stopped after step {saved:,}"
+    return "stopped, and no checkpoint is whole" if checkpoints else "stopped without a checkpoint: it starts anew"
+
+
 def _settings(path: Path) -> tuple[str, dict[str, Any]]:
     """Return the command that began a run, nothing if it was no command, and its settings."""
     try:
@@ -109,7 +115,7 @@ def _settings(path: Path) -> tuple[str, dict[str, Any]]:
         training = mapping(settings["training"])
         if min(int(training["max_steps"]), int(training["global_batch_size"])) < 1:
             raise ValueError("its training has no step or no item")
-    except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be used ({' '.join(str(error).split())}): restore it from a copy") from error
     first = text.partition("\n")[0]
     return first.removeprefix("# ") if first.startswith("# ") else "", settings
@@ -171,7 +177,8 @@ def _figures(run: Path, rows: list[Row]) -> Iterator[str]:
         yield _line("best", f"step {at:,}  {in_words({names.VAL_LOSS: loss})}")
     if (path := run / names.EVALUATION_FILE).exists():
         result = read_evaluation(path)
-        scored = f"step {result.pop(names.STEP):,.0f}  " if names.STEP in result else ""
+        step = result.pop(names.STEP, math.nan)
+        scored = f"step {step:,.0f}  " if math.isfinite(step) else ""
         yield _line("test", scored + in_words({key: value for key, value in result.items() if key.startswith("test_")}))
 
 

@@ -83,6 +83,12 @@ def test_a_run_that_goes_on_after_a_torn_header_begins_a_new_table(left: bytes, 
     assert table.read_text() == "step,loss\n4,0.5\n"
 
 
+def test_a_folder_that_has_vanished_is_not_made_anew(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        CsvLog(tmp_path / "gone" / "metrics.csv", ("loss",)).log_metrics({"loss": 0.5}, 1)
+    assert not (tmp_path / "gone").exists()
+
+
 def test_a_run_that_starts_anew_needs_nothing_of_an_old_table(table: Path) -> None:
     table.write_bytes(b"\xff\n")
     CsvLog(table, ("loss",)).cut(0)

@@ -1,11 +1,13 @@
 """checkpoint.py and saving.py: only whole checkpoints are found and kept."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from {{cookiecutter.__package_name}}.contracts.errors import UserError
 from {{cookiecutter.__package_name}}.runtime import checkpoint, saving, seal
+from {{cookiecutter.__package_name}}.runtime.disk import DiskError
 
 
 @pytest.fixture
@@ -13,7 +15,8 @@ def checkpoints(tmp_path: Path) -> Path:
     """Sealed checkpoints of steps 2 and 10; then marked ones, one of them without its seal, and something else."""
     for name in ("step=2-val_loss=0.5", "step=2-last", "step=10-last", "step=30-last", "step=30-val_loss=0.1", "notes"):
         (tmp_path / name / "weights").mkdir(parents=True)
-        (tmp_path / name / seal.SEAL).write_text("{}")
+        (tmp_path / name / "weights" / "metadata.json").write_text("{}")
+        seal.seal(tmp_path / name, {})
     (tmp_path / "step=20-last" / "weights").mkdir(parents=True)
     (tmp_path / "step=20-val_loss=0.2").mkdir()
     for name in ("step=20-last", "step=20-val_loss=0.2", "step=30-last", "step=30-val_loss=0.1"):
@@ -64,6 +67,20 @@ def test_the_best_checkpoint_does_not_give_way_to_a_worse_one_if_it_lost_its_sea
     (checkpoints / "step=9-val_loss=0.4").mkdir()
     with pytest.raises(UserError, match=r"step=9-val_loss=0.4 lost files.json, .*: copy it again with that file, or"):
         checkpoint.best_checkpoint(checkpoints)
+
+
+def test_a_seal_that_lists_no_file_is_damage(checkpoints: Path) -> None:
+    (checkpoints / "step=10-last" / seal.SEAL).write_text("{}")
+    assert seal.damage(checkpoints / "step=10-last") == "files.json lists no file"
+
+
+def test_a_save_does_not_make_a_run_folder_anew_that_has_vanished(tmp_path: Path) -> None:
+    saves, trainer = tmp_path / "run" / "checkpoints", SimpleNamespace(should_stop=False, global_step=1, max_steps=9)
+    with pytest.raises(DiskError, match="the folder has vanished"):
+        saving._begin(saves / "step=1-last")
+    with pytest.raises(DiskError), saving.Checkpoint(saves, "val_loss")._survived(trainer):
+        raise DiskError("it failed")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("content", [b"junk", b"\xff", b"[]", b"null", b'{"a": 1}', b'{"a": {}}'])

@@ -12,6 +12,7 @@ from {{cookiecutter.__package_name}}.contracts.errors import UserError
 from {{cookiecutter.__package_name}}.runtime import disk
 from {{cookiecutter.__package_name}}.runtime.checkpoint import last_checkpoint
 from {{cookiecutter.__package_name}}.training import train as training
+from {{cookiecutter.__package_name}}.training.table import CsvLog
 
 
 def raised(error, cause=None):
@@ -48,6 +49,30 @@ def test_what_is_not_the_disks_stays_as_it_is(error, tmp_path):
     with pytest.raises(type(error)) as caught, disk.writing(tmp_path):
         raise error
     assert caught.value is error and not list(tmp_path.iterdir())
+
+
+def test_an_error_that_is_its_own_cause_ends_too(tmp_path):
+    first = FileNotFoundError("gone")
+    second = raised(ValueError("not logged"), first)
+    first.__cause__ = second  # as TensorBoard does, which raises what its thread has met each time one logs
+    assert disk.reason(first, tmp_path / "gone") == "the folder has vanished"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_training_whose_folder_vanishes_ends_in_one_line_and_leaves_nothing(asynchronous, tiny, monkeypatch, capfd):
+    settings, log = tiny(training={"async_checkpoints": asynchronous}), CsvLog.log_metrics
+
+    def log_in_vain(self, metrics, step=None):
+        if step == 12 and self.path.exists():  # after the first checkpoints
+            shutil.rmtree(settings.run_dir)
+        log(self, metrics, step)
+
+    monkeypatch.setattr(CsvLog, "log_metrics", log_in_vain)
+    with pytest.raises(UserError, match="cannot be written any more: the folder has vanished; "):
+        training.train(settings)
+    assert not os.path.exists(settings.run_dir)
+    assert not [line for line in capfd.readouterr().err.splitlines() if not line.startswith(("training ", "step "))]
 
 
 @pytest.fixture

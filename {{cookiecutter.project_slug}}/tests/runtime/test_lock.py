@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import ENVIRONMENT, PACKAGE
 
+from {{cookiecutter.__package_name}}.contracts import names
 from {{cookiecutter.__package_name}}.contracts.errors import UserError
 from {{cookiecutter.__package_name}}.runtime import lock
 from {{cookiecutter.__package_name}}.training import train as training
@@ -71,6 +72,18 @@ def test_the_lock_goes_with_its_process_however_that_ends(number, holder, tiny, 
     with lock.locked(tmp_path / "run"):
         assert (tmp_path / "run" / lock.LOCK_FILE).read_text().startswith(f"process {os.getpid()} on ")
     assert (tmp_path / "run").exists() is (number is not None)
+
+
+@pytest.mark.parametrize("trains", [False, True])
+def test_what_a_process_that_died_has_left_stays_until_another_one_trains(trains, tmp_path):
+    settings, left = tmp_path / names.SETTINGS_FILE, tmp_path / lock.LOCK_FILE
+    settings.touch()
+    left.write_text("process 1 on a machine far away")
+    with pytest.raises(UserError), lock.locked(tmp_path):
+        if trains:
+            os.utime(settings, (1, 1))
+        raise UserError("refused")
+    assert (left.exists() and left.read_text()) == (False if trains else "process 1 on a machine far away")
 
 
 def test_a_lock_that_its_holder_has_just_removed_does_not_count(tmp_path, monkeypatch):

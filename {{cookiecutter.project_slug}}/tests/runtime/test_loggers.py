@@ -3,8 +3,10 @@
 import inspect
 import json
 import os
+import re
 import shutil
 import sys
+import threading
 from dataclasses import replace
 from importlib.util import find_spec
 from types import SimpleNamespace
@@ -59,7 +61,8 @@ def wandb(monkeypatch):
         sys.excepthook = sys.exit = print  # as it does
         if fake.answers:
             raise fake.answers.pop()
-        return SimpleNamespace(id=given["id"] or "its-own", define_metric=lambda *names, **how: None)
+        kept = {"offline": given.get("mode") == "offline", "sync_dir": "/somewhere/offline-run-1"}
+        return SimpleNamespace(id=given["id"] or "its-own", define_metric=lambda *names, **how: None, **kept)
 
     fake.init, fake.finish, fake.teardown = init, fake.closed.append, lambda: fake.closed.append("ended")
     monkeypatch.setitem(sys.modules, "wandb", fake)
@@ -67,9 +70,9 @@ def wandb(monkeypatch):
     return fake
 
 
-def test_a_tool_that_fails_is_given_up_and_told_once(capsys):
+def test_a_tool_that_fails_is_given_up_and_told_once(capsys, tmp_path):
     broken, closed = Recorded("log_metrics"), []
-    logger = loggers.Guarded("wandb", broken, closed.append)
+    logger = loggers.Guarded("wandb", tmp_path, broken, closed.append)
     logger.log_hyperparams({"a": 1})
     for step in (1, 2):
         logger.log_metrics({"loss": 0.5}, step)
@@ -79,9 +82,37 @@ def test_a_tool_that_fails_is_given_up_and_told_once(capsys):
     assert line == "warning: wandb takes no more figures (the network is gone); metrics.csv has all of them"
 
 
-def test_a_tool_that_works_is_told_how_the_training_ended():
+def test_tensorboard_is_given_up_like_the_others(alone, monkeypatch, capsys):
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # is put back
+    for is_there in (True, False):
+        [logger] = loggers.open_loggers(("tensorboard",), alone, {}, 0)
+        logger.log_metrics({"loss": 0.5}, 1)
+        shutil.rmtree(alone / names.TENSORBOARD_FOLDER if is_there else alone)
+        for thread in threading.enumerate():
+            logger.log_metrics({"loss": 0.5}, 2)
+            if type(thread).__module__.startswith("tensorboard."):
+                thread.join(60)
+        logger.finalize("failed")
+        told = capsys.readouterr().err.splitlines()
+        assert told == [line for line in told if is_there and "no more figures ([Errno 2] No such file" in line]
+        assert len(told) == is_there
+
+
+@pytest.mark.parametrize("content", ["[1,2]", "rubbish", "3"])
+def test_what_says_which_run_it_is_there_must_be_readable(content, alone, wandb, capsys):
+    alone.mkdir()
+    (alone / names.LOGGERS_FILE).write_text(content)
+    told = "loggers.json cannot be used (.*): restore it, or remove it to begin new runs"
+    with pytest.raises(UserError, match=told.replace("(", r"\(").replace(")", r"\)")):
+        loggers.open_loggers(("wandb",), alone, {}, 10)
+    loggers.log_to_run(("tensorboard", "wandb"), alone, {"test_loss": 0.5}, 20)
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: wandb is not given the test figures (") and not wandb.asked
+
+
+def test_a_tool_that_works_is_told_how_the_training_ended(tmp_path):
     works, closed = Recorded(), []
-    logger = loggers.Guarded("wandb", works, closed.append)
+    logger = loggers.Guarded("wandb", tmp_path, works, closed.append)
     logger.finalize("failed")
     logger.finalize("failed")
     assert works.calls == [("finalize", "failed")] and closed == [False]
@@ -113,9 +144,13 @@ def test_without_a_key_nothing_starts_and_without_a_server_the_figures_stay_here
         loggers.open_loggers(("wandb",), alone, {}, 0)
     assert not (alone / names.LOGGERS_FILE).exists()
     wandb.answers.append(wandb.errors.CommError("timed out"))
-    assert len(loggers.open_loggers(("wandb",), alone, {}, 0)) == 1
+    [logger] = loggers.open_loggers(("wandb",), alone, {}, 0)
     assert wandb.asked[-1]["mode"] == "offline"
     assert capsys.readouterr().err.startswith("warning: wandb cannot be reached (timed out): `wandb sync` can send ")
+    (alone / "wandb" / "offline-run-1").mkdir(parents=True)
+    logger.finalize("success")
+    sends = f"wandb was offline: wandb sync {alone}/wandb/offline-run-1 sends what it has of this run\n"
+    assert capsys.readouterr().err == sends
     wandb.answers.append(OSError("no such thing"))
     assert loggers.open_loggers(("wandb",), alone, {}, 0) == []
     assert capsys.readouterr().err.startswith("warning: wandb is left out (no such thing); ")
@@ -172,7 +207,10 @@ def test_a_tool_keeps_what_a_run_logs_in_its_folder_and_goes_on_there(tool, alon
     kept = b"".join(path.read_bytes() for path in (alone / tool).rglob("*") if path.is_file())
     assert names.VAL_LOSS.encode() in kept and b"global_batch_size" in kept and json.loads(ids)[tool].encode() in kept
     assert not (alone.parent / "home").exists() and (sys.excepthook, sys.exit) == hooks
-    assert tool not in "".join(capfd.readouterr()).casefold()
+    told = [line for line in capfd.readouterr().err.splitlines() if tool in line.casefold()]
+    pieces = [str(path) for path in (alone / "wandb").glob("offline-run-*")]
+    sent = [re.fullmatch(r"wandb was offline: wandb sync (\S+) sends .*", line)[1] for line in told]
+    assert sorted(sent) == sorted(pieces) and len(pieces) == (2 if tool == "wandb" else 0)
 
 
 def test_canary_lightning_begins_a_run_of_wandb_with_anonymous():

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from .errors import UserError
+
 
 def at_home(text: str) -> str:
     """Return a text that begins with `~/` or `~user/`, which no shell has seen, as the path that is meant."""
@@ -17,7 +19,9 @@ def at_home(text: str) -> str:
 
 
 def as_path(word: str) -> Path:
-    """Return the path that a word of the command line means."""
+    """Return the path that a word of the command line means; UserError for the empty word, which is no folder."""
+    if not word:
+        raise UserError("a path on the command line is empty, perhaps a variable of the shell: name the folder")
     return Path(at_home(word))
 
 

@@ -14,6 +14,8 @@ from ..contracts.errors import UserError
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EFBIG}
 """Errors that no program is to blame for."""
 
+VANISHED = "the folder has vanished"
+
 
 class DiskError(Exception):
     """Something could not be written; the words say why, without a name."""
@@ -39,14 +41,16 @@ def writing(run: Path, again: str = "run the command again") -> Iterator[None]:
 
 def reason(error: BaseException | None, folder: Path) -> str | None:
     """Find an error of the disk among the causes of another; or try, for torch loses it."""
-    while error is not None:
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:  # who raises an error again may make it its own cause
+        seen.append(error)
         if isinstance(error, DiskError):
             return str(error)
         if isinstance(error, OSError) and error.errno in DISK:
             return in_words(error, folder)
         error = error.__cause__ or error.__context__
     if not folder.exists():
-        return "the folder has vanished"
+        return VANISHED
     trial = folder / f".trial-{os.getpid()}"
     try:
         trial.write_bytes(bytes(1 << 16))

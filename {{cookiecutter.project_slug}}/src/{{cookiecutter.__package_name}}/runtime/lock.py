@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..contracts.errors import UserError
+from ..contracts.names import SETTINGS_FILE
 from .launch import is_first_rank
 
 LOCK_FILE = ".lock"
@@ -59,6 +60,8 @@ def named(run: Path) -> str:
 def locked(run: Path) -> Iterator[None]:
     """Hold a run folder for the ranks of this process; it is made, and removed again if nothing came into it.
 
+    What a process that died has left in the lock stays, if no training began meanwhile.
+
     Raises:
         UserError: another process trains in it, or it cannot be written.
     """
@@ -69,18 +72,33 @@ def locked(run: Path) -> Iterator[None]:
         made = [path for path in (run, *run.parents) if not path.exists()]
         run.mkdir(parents=True, exist_ok=True)
         lock = _lock(run / LOCK_FILE)
-        os.ftruncate(lock, 0)
-        os.write(lock, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        left, saved = os.read(lock, 200), _saved(run)
+        _write(lock, f"process {os.getpid()} on {socket.gethostname()}".encode())
     except OSError as error:
         raise UserError(f"{run} cannot be written: {error.strerror}") from None
     try:
         yield
     finally:
         with suppress(OSError):  # the folder may be gone, or have become read-only
-            (run / LOCK_FILE).unlink()
+            if left and _saved(run) == saved:
+                _write(lock, left)
+            else:
+                (run / LOCK_FILE).unlink()
             for path in made:
                 path.rmdir()  # if it is empty
         os.close(lock)
+
+
+def _saved(run: Path) -> int:
+    """Return when the settings of a run were written, which a training does at its start."""
+    with suppress(FileNotFoundError):
+        return (run / SETTINGS_FILE).stat().st_mtime_ns
+    return 0
+
+
+def _write(lock: int, text: bytes) -> None:
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, text, 0)
 
 
 def _lock(path: Path) -> int:

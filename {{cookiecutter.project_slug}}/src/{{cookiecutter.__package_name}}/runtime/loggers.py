@@ -1,15 +1,17 @@
 """Where figures go beside metrics.csv: TensorBoard, Weights & Biases, MLflow, each through Lightning's own logger.
 
-The last two talk to servers. What goes wrong there is told, and never ends or holds up a training; and what they keep
-on disk lies in the run folder. Variables of theirs in the environment (WANDB_PROJECT, MLFLOW_TRACKING_URI) have the
-last word.
+The last two talk to servers. What goes wrong in any of them is told, and never ends or holds up a training; and what
+they keep on disk lies in the run folder. Variables of theirs in the environment (WANDB_PROJECT, MLFLOW_TRACKING_URI)
+have the last word.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -22,6 +24,7 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, W
 from ..contracts.errors import UserError
 from ..contracts.files import write_whole
 from ..contracts.names import LOGGERS_FILE, TENSORBOARD_FOLDER
+from ..contracts.reading import mapping
 from .failures import tell
 
 PROJECT = (__package__ or "").partition(".")[0].replace("_", "-")
@@ -53,13 +56,15 @@ def open_loggers(names: tuple[str, ...], run: Path, settings: Mapping[str, Any],
         step: finished optimizer steps.
 
     Raises:
-        UserError: one of them refuses, and no server is to blame.
+        UserError: one of them refuses, and no server is to blame; or nobody can say which runs of theirs these were.
     """
     loggers: list[Logger] = []
-    known = _ids(run)
     if "tensorboard" in names:
-        loggers.append(TensorBoardLogger(run, name=TENSORBOARD_FOLDER, version="", purge_step=step + 1))
+        board = TensorBoardLogger(run, name=TENSORBOARD_FOLDER, version="", purge_step=step + 1)
+        loggers.append(Guarded("tensorboard", run, board, lambda is_well: None))
+        threading.excepthook = _silent_for_tensorboard
     for name in [name for name in names if name in _OPEN and torch.distributed.get_rank() == 0]:
+        known = _ids(run)
         if logger := _open(name, run):
             if name != "mlflow" or name not in known:  # it refuses settings that have changed
                 logger.log_hyperparams(settings)
@@ -69,9 +74,9 @@ def open_loggers(names: tuple[str, ...], run: Path, settings: Mapping[str, Any],
 
 def log_to_run(names: tuple[str, ...], run: Path, figures: dict[str, float], step: int) -> None:
     """Add figures of a run to what it logged to, where it is known there; for the first rank only."""
-    for name in [name for name in names if name in _ids(run)]:
+    for name in filter(_OPEN.__contains__, names):
         try:
-            logger = _open(name, run)
+            logger = _open(name, run) if name in _ids(run) else None
         except (ImportError, UserError) as error:  # perhaps on another machine than that of the training
             tell(f"warning: {name} is not given the test figures ({_reason(error)})")
             continue
@@ -81,18 +86,19 @@ def log_to_run(names: tuple[str, ...], run: Path, figures: dict[str, float], ste
 
 
 class Guarded(Logger):
-    """A logger that is given up, once and in one line, when it fails."""
+    """A logger that is given up, once and in one line, when it fails; without a word if the run folder is gone."""
 
-    def __init__(self, tool: str, logger: Logger, close: Callable[[bool], None]) -> None:
+    def __init__(self, tool: str, run: Path, logger: Logger, close: Callable[[bool], None]) -> None:
         """Guard a tool's logger.
 
         Args:
             tool: its name.
+            run: the run folder; that it has vanished ends the run, and is told then.
             logger: Lightning's.
             close: lets go of the tool, and is told whether all went well.
         """
         super().__init__()
-        self.tool, self.logger, self.close = tool, logger, close
+        self.tool, self.run, self.logger, self.close = tool, run, logger, close
         self.is_open = True
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -116,7 +122,9 @@ class Guarded(Logger):
             action(*arguments)
         except Exception as error:
             self.is_open = False
-            tell(f"warning: {self.tool} takes no more figures ({_reason(error)}); metrics.csv has all of them")
+            if self.run.exists():
+                why = _reason(error.__cause__ or error)  # Lightning says of any that the figure is to blame
+                tell(f"warning: {self.tool} takes no more figures ({why}); metrics.csv has all of them")
             with suppress(Exception):
                 self.close(False)
 
@@ -129,6 +137,12 @@ class Guarded(Logger):
     def version(self) -> str:
         """There is one version, the run's."""
         return ""
+
+
+def _silent_for_tensorboard(error: Any, others: Callable[[Any], Any] = threading.excepthook) -> None:
+    """Print no error of the thread in which TensorBoard writes: it keeps it, and raises it where one logs next."""
+    if not type(error.thread).__module__.startswith("tensorboard."):
+        others(error)
 
 
 def _open(name: str, run: Path) -> Guarded | None:
@@ -171,16 +185,20 @@ def _open_wandb(run: Path, known: str | None) -> tuple[Guarded, str]:
         sys.excepthook, sys.exit = hooks  # else it prints tracebacks too
     begun.define_metric(_WANDB_STEP)
     begun.define_metric("*", step_metric=_WANDB_STEP, step_sync=True)
-    return Guarded("wandb", WandbLogger(experiment=begun), _close_wandb), str(begun.id)
+    kept = run / "wandb" / Path(begun.sync_dir).name if begun.offline else None
+    return Guarded("wandb", run, WandbLogger(experiment=begun), partial(_close_wandb, kept)), str(begun.id)
 
 
-def _close_wandb(is_well: bool) -> None:
+def _close_wandb(kept: Path | None, is_well: bool) -> None:
+    """End wandb's run, and say how to send one that it has kept on the disk."""
     import wandb
 
     try:
         wandb.finish(int(not is_well))
     finally:
         wandb.teardown()  # else a process of it that has died ends this one in a traceback
+    if kept and kept.exists():
+        tell(f"wandb was offline: {shlex.join(['wandb', 'sync', str(kept)])} sends what it has of this run")
 
 
 def _open_mlflow(run: Path, known: str | None) -> tuple[Guarded, str]:
@@ -197,17 +215,22 @@ def _open_mlflow(run: Path, known: str | None) -> tuple[Guarded, str]:
         artifact_location=None if server else str(here / "artifacts"),
         run_id=known or said("MLFLOW_RUN_ID"),
     )
-    return Guarded("mlflow", logger, lambda is_well: None), str(logger.run_id)
+    return Guarded("mlflow", run, logger, lambda is_well: None), str(logger.run_id)
 
 
 _OPEN = {"wandb": _open_wandb, "mlflow": _open_mlflow}
 
 
 def _ids(run: Path) -> dict[str, str]:
-    """Return by the tool's name what it calls this run."""
-    with suppress(FileNotFoundError, ValueError):
-        return dict(json.loads((run / LOGGERS_FILE).read_text(encoding="utf-8")))
-    return {}
+    """Return by the tool's name what it calls this run; UserError if the file that says so cannot be used."""
+    path = run / LOGGERS_FILE
+    try:
+        return {name: str(number) for name, number in mapping(json.loads(path.read_text(encoding="utf-8"))).items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        mend = "restore it, or remove it to begin new runs of wandb and mlflow"
+        raise UserError(f"{path} cannot be used ({_reason(error)}): {mend}") from error
 
 
 def _reason(error: BaseException) -> str:

@@ -20,7 +20,7 @@ from nemo.lightning.pytorch import callbacks as nemo
 
 from .background import Background
 from .checkpoint import weights
-from .disk import DiskError, check_room
+from .disk import VANISHED, DiskError, check_room
 from .failures import tell
 from .seal import LAST, finished, marker, step_of
 from .writer import together
@@ -124,7 +124,7 @@ class Checkpoint(nemo.ModelCheckpoint):
             if self.background and _is_last(trainer):
                 self.background.wait()
         except DiskError as error:
-            if _is_last(trainer):
+            if _is_last(trainer) or _has_vanished(Path(self.dirpath)):
                 raise
             _tell(trainer.global_step, error)
             self.__dict__.update(before)
@@ -180,13 +180,20 @@ def _is_last(trainer: Any) -> bool:
     return bool(trainer.should_stop or trainer.global_step >= trainer.max_steps)
 
 
+def _has_vanished(checkpoints: Path) -> bool:
+    """Tell whether the run folder is gone, and with it all that a later save could go beside."""
+    return not checkpoints.parent.exists()
+
+
 def _tell(step: int, error: DiskError) -> None:
     tell(f"warning: step {step} was not saved: {error}; trying again at the next one")
 
 
 def _begin(checkpoint: Path) -> None:
     """Look for room, mark the checkpoint as unfinished, and make it anew; DiskError or OSError if that fails."""
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    if _has_vanished(checkpoint.parent):
+        raise DiskError(VANISHED)
+    checkpoint.parent.mkdir(exist_ok=True)
     previous = max(finished(checkpoint.parent), key=step_of, default=None)
     if previous:
         check_room(checkpoint.parent, sum(path.stat().st_size for path in previous.rglob("*")))
@@ -226,7 +233,7 @@ def _finish(
     except DiskError as error:
         if keep:
             _remove(checkpoint)
-        if step and not problem:
+        if step and not problem and not _has_vanished(checkpoint.parent):  # else the next step ends the run
             _tell(step, error)
         raise
     for old in _superseded(checkpoint, keep) if keep else ():

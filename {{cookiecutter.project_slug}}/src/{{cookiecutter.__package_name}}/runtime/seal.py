@@ -53,6 +53,8 @@ def damage(checkpoint: Path, reads: bool = True) -> str | None:
         sizes = {name: entry["bytes"] for name, entry in sealed.items()}
     except (OSError, ValueError, AttributeError, TypeError, KeyError):
         return f"{SEAL} cannot be read"
+    if not sizes:
+        return f"{SEAL} lists no file"
     for name, size in sizes.items():
         path = checkpoint / name
         if not path.is_file():

@@ -47,7 +47,7 @@ class CsvLog(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append a row; `step` counts finished optimizer steps."""
+        """Append a row; `step` counts finished optimizer steps. FileNotFoundError if the folder has vanished."""
         figures = {name: value for name, value in metrics.items() if name in self.columns}
         if figures:
             self._append({STEP: int(step or 0), **figures, **self.beside})
@@ -71,7 +71,6 @@ class CsvLog(Logger):
 
     def _append(self, row: dict[str, Any]) -> None:
         is_new = not self.path.exists()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=(STEP, *self.columns), lineterminator="\n")
             if is_new:
