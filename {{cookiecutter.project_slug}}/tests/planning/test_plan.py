@@ -135,7 +135,7 @@ def test_a_plan_says_how_long_it_takes_where_computing_decides(tiny, monkeypatch
     steps = {"precision": "bf16", "max_steps": 10_000, "global_batch_size": 8, "micro_batch_size": 1}
     how, speed = tiny(accelerator="auto", training=steps), 0.4 * 989e12  # operations a second
     assert "\ntime      2.5 s a step, 6.9 h for 10,000 steps, at 40%" in told(monkeypatch, how, flops=2.5 * speed)
-    assert "\ntime      more than 72 ms a step: micro batches" in told(monkeypatch, how, flops=8 * 0.009 * speed)
+    assert "\ntime      computing takes 72 ms of a step; in micro" in told(monkeypatch, how, flops=8 * 0.009 * speed)
     assert "\ntime  " not in told(monkeypatch, tiny(accelerator="cpu"), flops=speed)
 
 

@@ -114,7 +114,7 @@ def _time(plan: Plan) -> Iterator[str]:
     step = _duration(computing / works)
     if computing / plan.micro_batches < _SHORT:
         short = f"{_SHORT * 1e3:.0f} ms"
-        yield f"time      more than {step} a step: micro batches compute for less than {short}, other things take longer"
+        yield f"time      computing takes {step} of a step; in micro batches of less than {short} other things take longer"
     else:
         rate = f"{_SHARE:.0%} of an {_CHIP}'s {peak / 1e12:.0f} TFLOP/s in {precision}"
         whole = _duration(computing / works * steps)
@@ -187,7 +187,7 @@ def _flop(number: float) -> str:
 
 
 def _duration(seconds: float) -> str:
-    size, unit = next((pair for pair in _TIMES if seconds >= 2 * pair[0]), _TIMES[-1])
+    size, unit = next((pair for pair in _TIMES if seconds >= pair[0]), _TIMES[-1])
     number = seconds / size
     return f"{number:.2g} {unit}" if number < 100 else f"{number:,.0f} {unit}"
 
@@ -213,5 +213,5 @@ def _table(head: list[str], numbers: range, row: Callable[[int], list[str]]) -> 
     else:
         rows = [row(number) for number in numbers]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    for row in (head, *rows):
-        yield "  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True))
+    for cells in (head, *rows):
+        yield "  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
