@@ -66,6 +66,7 @@ src/<package>/contracts/given.py
 src/<package>/contracts/item.py
 src/<package>/contracts/loss.py
 src/<package>/contracts/names.py
+src/<package>/contracts/peaks.py
 src/<package>/contracts/reading.py
 src/<package>/contracts/settings.py
 src/<package>/contracts/settings_check.py

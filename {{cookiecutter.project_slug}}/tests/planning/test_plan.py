@@ -1,5 +1,10 @@
 """The plan of a layout is what its ranks then hold, and in what order they work."""
 
+import time
+from collections import defaultdict
+from dataclasses import replace
+from itertools import product
+
 import pytest
 import torch
 from conftest import needs_sequence_for
@@ -8,10 +13,13 @@ from megatron.core import parallel_state
 from megatron.core.pipeline_parallel.schedules import get_pp_rank_microbatches, get_schedule_table
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
+from {{cookiecutter.__package_name}}.contracts.settings import ParallelSettings
 from {{cookiecutter.__package_name}}.model.config import NETWORKS
 from {{cookiecutter.__package_name}}.model.settings import Settings
-from {{cookiecutter.__package_name}}.planning.plan import Plan
-from {{cookiecutter.__package_name}}.planning.schedule import order
+from {{cookiecutter.__package_name}}.planning import words
+from {{cookiecutter.__package_name}}.planning.plan import Memory, Plan, make_plan
+from {{cookiecutter.__package_name}}.planning.schedule import most, order
+from {{cookiecutter.__package_name}}.planning.stages import Activations
 from {{cookiecutter.__package_name}}.planning.words import plan_in_words
 from {{cookiecutter.__package_name}}.proof.ranks import run_ranks
 from {{cookiecutter.__package_name}}.runtime.rehearsal import as_rank
@@ -80,6 +88,70 @@ def test_places_are_megatrons(tensor, pipeline, tiny):
             torch.distributed.destroy_process_group()
 
 
+def test_places_and_nodes_are_those_of_every_rank():
+    split = {"tensor": (1, 2, 3), "pipeline": (1, 2, 4), "devices": (1, 2, 3, 4, 6, 8, 12), "num_nodes": range(1, 13)}
+    tried = 0
+    for tensor, pipeline, devices, num_nodes in product(*split.values()):
+        if (world := devices * num_nodes) % (tensor * pipeline):
+            continue
+        tried += 1
+        parallel = dict(zip(split, (tensor, pipeline, devices, num_nodes), strict=True))
+        plan = Plan(Settings(parallel=ParallelSettings(**parallel)), *[None] * 10)
+        places = [plan.place(rank) for rank in range(world)]
+        for n, group in enumerate(plan.groups):
+            for first in range(0, world, devices):
+                found = [places[rank][n] for rank in range(first, first + devices)]
+                assert group.places(range(first, first + devices)) == (min(found), max(found))
+            nodes = defaultdict(set)
+            for rank, place in enumerate(places):
+                nodes[place[:n] + place[n + 1 :]].add(rank // devices)
+            assert group.nodes(devices) == max(map(len, nodes.values()))
+    assert tried > 300
+
+
+def test_a_plan_of_any_size_takes_no_longer(tiny):
+    began = time.process_time()
+    settings = tiny(parallel={"num_nodes": 10**4, "devices": 8}, training={"global_batch_size": 10**10})
+    lines = list(plan_in_words(settings))
+    assert time.process_time() - began < 10
+    assert any(line.endswith("on 10000 nodes") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("fixed", "fits"),
+    [
+        (1, "fits into GPUs of 24 GB and more"),
+        (73e9, "fits into GPUs of 141 GB and more"),
+        (172e9, "fits into GPUs of 192 GB, with"),
+        (173e9, "needs GPUs of more than 192 GB"),
+    ],
+)
+def test_a_plan_says_how_large_a_gpu_must_be(fixed, fits, tiny, monkeypatch):
+    assert fits in told(monkeypatch, tiny(accelerator="auto"), memory=[Memory(int(fixed), 0, 0, 0)])
+    assert fits not in told(monkeypatch, tiny(accelerator="cpu"), memory=[Memory(int(fixed), 0, 0, 0)])
+
+
+def test_a_plan_says_how_long_it_takes_where_computing_decides(tiny, monkeypatch):
+    steps = {"precision": "bf16", "max_steps": 10_000, "global_batch_size": 8, "micro_batch_size": 1}
+    how, speed = tiny(accelerator="auto", training=steps), 0.4 * 989e12  # operations a second
+    assert "\ntime      2.5 s a step, 6.9 h for 10,000 steps, at 40%" in told(monkeypatch, how, flops=2.5 * speed)
+    assert "\ntime      computing takes 72 ms of a step; in micro" in told(monkeypatch, how, flops=8 * 0.009 * speed)
+    assert "\ntime  " not in told(monkeypatch, tiny(accelerator="cpu"), flops=speed)
+
+
+def test_a_plan_counts_the_checkpoints_that_are_kept(tiny, monkeypatch):
+    how = tiny(training={"keep_checkpoints": 5})
+    assert "\ndisk      1 GiB a checkpoint; 7 GiB for the last 5," in told(monkeypatch, how, checkpoint=2**30)
+
+
+def told(monkeypatch, settings, **found):
+    """Return the words of a plan in which this was found."""
+    plan = replace(make_plan(settings), **found)
+    with monkeypatch.context() as patch:
+        patch.setattr(words, "make_plan", lambda settings: plan)
+        return "\n".join(plan_in_words(settings))
+
+
 @pytest.mark.parametrize(
     ("stages", "virtual", "micro_batches"), [(1, 1, 3), (4, 1, 2), (4, 1, 9), (2, 2, 2), (3, 2, 9)]
 )
@@ -93,3 +165,22 @@ def test_passes_come_in_megatrons_order(stages, virtual, micro_batches):
         parts = [part for _, part in get_schedule_table(micro_batches, virtual, stages)]
         assert [part for is_forward, part in passes if is_forward] == parts
         assert [part for is_forward, part in passes if not is_forward] == [virtual - 1 - part for part in parts]
+
+
+@pytest.mark.parametrize("virtual", [1, 2, 3])
+@pytest.mark.parametrize("stages", [2, 3, 8])
+def test_many_micro_batches_hold_what_few_do(stages, virtual):
+    parts = [Activations(kept=7 + 3 * part, forward=11 + part**2, backward=13 + 5 * part) for part in range(virtual)]
+    for stage, rounds in product(range(stages), (1, 2, 3, 4, 5, 6, 20)):
+        held, peak = 0, 0
+        for is_forward, part in order(stage, stages, virtual, rounds * stages):
+            found = parts[part]
+            peak = max(peak, held + (found.forward if is_forward else found.backward - found.kept))
+            held += found.kept if is_forward else -found.kept
+        assert held == 0 and most(parts, stage, stages, rounds * stages) == peak
+
+
+def test_micro_batches_beyond_number_take_no_time():
+    began = time.process_time()
+    assert most([Activations(kept=1, forward=2, backward=3)], 0, 4, 10**8) == 6
+    assert time.process_time() - began < 10

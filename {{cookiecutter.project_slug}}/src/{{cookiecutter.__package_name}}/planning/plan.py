@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import gcd
 
 from ..contracts.config import NetworkConfig, check_config, sized
 from ..contracts.errors import UserError, need
@@ -46,6 +47,31 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Ranks that talk to each other; the others do so in groups like it."""
+
+    size: int
+    """how many they are"""
+    step: int
+    """from one to the next"""
+
+    def places(self, ranks: range) -> tuple[int, int]:
+        """Return the first and the last place that ranks which follow each other take in their groups."""
+        first, last = ranks[0] // self.step, ranks[-1] // self.step
+        if first // self.size < last // self.size:  # the end of a group and the beginning of the next one
+            return 0, self.size - 1
+        return first % self.size, last % self.size
+
+    def nodes(self, devices: int) -> int:
+        """Return on how many nodes, of so many ranks each, the most spread out of these groups lies."""
+        if self.step >= devices:
+            return self.size
+        # Groups begin at each multiple of size x step, and at the step - 1 ranks after it: as late on a node as this.
+        latest = devices - max(gcd(devices, self.size * self.step) - self.step, 0) - 1
+        return (latest + self.step * (self.size - 1)) // devices + 1
+
+
+@dataclass(frozen=True)
 class Plan:
     """A layout and what it needs."""
 
@@ -81,8 +107,14 @@ class Plan:
 
         Source: the order "tp-cp-ep-dp-pp" of Megatron's `initialize_model_parallel`, which NeMo takes.
         """
-        tensor, data = self.settings.parallel.tensor, self.settings.data_parallel_size
-        return rank % tensor, rank // (tensor * data), rank // tensor % data
+        tensor, pipeline, data = (rank // group.step % group.size for group in self.groups)
+        return tensor, pipeline, data
+
+    @property
+    def groups(self) -> tuple[Group, Group, Group]:
+        """The ranks that talk to each other: tensor, pipeline, data parallel."""
+        split, data = self.settings.parallel, self.settings.data_parallel_size
+        return Group(split.tensor, 1), Group(split.pipeline, split.tensor * data), Group(data, split.tensor)
 
 
 def micro_batches(settings: RunSettings) -> int:

@@ -17,6 +17,7 @@ def most(activations: list[Activations], stage: int, stages: int, micro_batches:
         micro_batches: of a step.
     """
     held = peak = 0
+    micro_batches = min(micro_batches, 4 * stages)  # by then a stage does the same over and over, until the end
     for is_forward, part in order(stage, stages, len(activations), micro_batches):
         found = activations[part]
         peak = max(peak, held + (found.forward if is_forward else found.backward - found.kept))

@@ -75,6 +75,8 @@ def count_training(settings: Settings) -> int | None:
         DataError: see `read_training`.
     """
     file, index_dir = settings.data.train_file, settings.data.index_dir
+    if file and not os.path.exists(file):
+        raise DataError(f"{file} is not on this machine")
     return None if file and not has_index(Path(file), index_dir) else len(read_training(settings)[0])
 
 

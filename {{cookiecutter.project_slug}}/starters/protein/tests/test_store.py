@@ -94,6 +94,9 @@ def test_a_plan_counts_what_has_been_read_and_builds_nothing(file, index_dir, tm
     settings = change(Settings(), data=data)
     assert count_training(settings) is None and builds == []
     assert len(read_training(settings)[0]) == count_training(settings)
+    file.unlink()
+    with pytest.raises(DataError, match=f"{file} is not on this machine"):
+        count_training(settings)
 
 
 def test_an_index_is_mapped_and_not_read(file):
