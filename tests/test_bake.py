@@ -105,6 +105,7 @@ src/<package>/results/export.py
 src/<package>/results/page.py
 src/<package>/results/report.py
 src/<package>/runtime/README.md
+src/<package>/runtime/agreement.py
 src/<package>/runtime/__init__.py
 src/<package>/runtime/backend.py
 src/<package>/runtime/background.py

@@ -9,7 +9,7 @@ import pytest
 from torch.distributed import PrefixStore, Store, TCPStore
 
 from {{cookiecutter.__package_name}}.contracts.errors import UserError
-from {{cookiecutter.__package_name}}.runtime import lock, meeting
+from {{cookiecutter.__package_name}}.runtime import agreement, lock, meeting
 
 
 @pytest.fixture
@@ -95,13 +95,13 @@ def test_what_another_machine_was_given_or_has_is_refused(rooms, monkeypatch: py
         meet(rooms, 0).store.set(f"alike {rank}", "")
     for rank in range(2):
         monkeypatch.setattr(meeting, "current", meet(rooms, rank))
-        meeting.check_alike(given)
+        agreement.check_alike(given)
     told = "training.lr 0.2, not 0.1: give this machine what a has"
     with pytest.raises(UserError, match=re.escape(told)):
-        meeting.check_alike({"command": "train", "training": {"lr": 0.2}})
-    monkeypatch.setattr(meeting, "_checksum", lambda: 7)
+        agreement.check_alike({"command": "train", "training": {"lr": 0.2}})
+    monkeypatch.setattr(agreement, "_checksum", lambda: 7)
     with pytest.raises(UserError, match=r"^checksum of the package 7, not \d+: give"):
-        meeting.check_alike(given)
+        agreement.check_alike(given)
 
 
 def test_a_run_folder_that_other_machines_do_not_see_is_refused(rooms, tmp_path: Path, monkeypatch):
@@ -110,11 +110,11 @@ def test_a_run_folder_that_other_machines_do_not_see_is_refused(rooms, tmp_path:
     for rank in range(3):
         first.store.set(f"sees it {rank}", "")
     monkeypatch.setattr(meeting, "current", first)
-    meeting.check_shared(tmp_path)
+    agreement.check_shared(tmp_path)
     monkeypatch.setattr(meeting, "current", meet(rooms, 1))
-    monkeypatch.setattr(meeting, "_SHARES", 0.2)
-    meeting.check_shared(tmp_path)
+    monkeypatch.setattr(agreement, "_SHARES", 0.2)
+    agreement.check_shared(tmp_path)
     for text in ("process 8 on b", None):
         (tmp_path / lock.LOCK_FILE).write_text(text) if text else (tmp_path / lock.LOCK_FILE).unlink()
         with pytest.raises(UserError, match=r" on b is not that of a: --run_dir must lie on a file system that all"):
-            meeting.check_shared(tmp_path)
+            agreement.check_shared(tmp_path)

@@ -16,6 +16,7 @@ from torch.distributed import distributed_c10d
 from ..contracts.errors import UserError
 from ..contracts.settings import ParallelSettings
 from . import (
+    agreement,
     buckets,
     clipping,
     cluster,
@@ -73,7 +74,7 @@ def prepared(
     gc.freeze()  # what has been imported is no garbage: Megatron looks for some in every save
     try:
         with _met(layout), failures.told_once():
-            meeting.check_alike(given or {})
+            agreement.check_alike(given or {})
             yield chosen
     except BaseException:
         _forget_the_run(distributed_c10d._abort_process_group)  # without waiting for the other ranks

@@ -12,22 +12,16 @@ import socket
 import sys
 import time
 import uuid
-import zlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
 from ..contracts.errors import UserError
-from ..contracts.settings import by_name
 from . import launch
-from .lock import LOCK_FILE
 
 WORD = 10.0
 """seconds after which is told whom a rank waits for"""
@@ -35,8 +29,6 @@ REASON = "why the run ends"
 MISTAKE = "error on"
 """how the reason begins that is a mistake of the user's; after any other the run may be tried again"""
 _POLL = 0.05
-_SHARES = 15.0
-"""seconds after which another machine sees a new file"""
 
 _room: Store | None = None
 """holds all meetings of this process; rank 0's lives as long as the process"""
@@ -107,7 +99,7 @@ class Meeting:
 
     def said(self, what: str, by: int) -> str:
         """Wait for what a rank says; RuntimeError if one has said why the run ends, UserError after the limit."""
-        for _ in _polls(self.limit):
+        for _ in polls(self.limit):
             if self.store.check([what]):
                 return self.store.get(what).decode()
             if reason := self.failure():
@@ -146,68 +138,6 @@ def from_first(what: str, decide: Callable[[], str]) -> str:
     return current.from_first(what, decide) if current else decide()
 
 
-def check_alike(given: dict[str, Any]) -> None:
-    """Raise a UserError if this machine has another package or torch, or was given something else than the first one.
-
-    Args:
-        given: what all machines must have been given alike, by name, nested or not.
-    """
-    if current is None or current.size == current.per_machine:
-        return
-    own = {**given, "version of torch": torch.__version__, "checksum of the package": _checksum()}
-    text = json.dumps(dict(by_name(own)))
-    ours, theirs = json.loads(text), json.loads(current.from_first("alike", lambda: text))
-
-    def check() -> None:
-        pairs = {name: (ours.get(name), theirs.get(name)) for name in theirs | ours}
-        if others := [f"{name} {own}, not {first}" for name, (own, first) in pairs.items() if own != first]:
-            raise UserError(f"{'; '.join(others)}: give this machine what {current.machines[0]} has")
-
-    _on_all_machines("alike", check, current)
-
-
-def check_shared(run: Path) -> None:
-    """Raise a UserError if a machine does not see the locked run folder of the first rank, but one of its own."""
-    if current is None or current.size == current.per_machine:
-        return
-    locked_by = current.from_first("lock", (run / LOCK_FILE).read_text)
-
-    def check() -> None:
-        if not _sees(run, locked_by):
-            raise UserError(
-                f"{run} on {current.machines[current.rank]} is not that of {current.machines[0]}: --run_dir must lie "
-                "on a file system that all machines share"
-            )
-
-    _on_all_machines("sees it", check, current)
-
-
-def _on_all_machines(what: str, check: Callable[[], None], met: Meeting) -> None:
-    """Check something on the first rank of each machine, and wait until all have."""
-    firsts = range(0, met.size, met.per_machine)
-    if met.rank in firsts:
-        check()
-        met.store.set(f"{what} {met.rank}", "")
-    for rank in firsts:
-        met.said(f"{what} {rank}", rank)
-
-
-def _checksum() -> int:
-    checksum = 0
-    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
-        checksum = zlib.crc32(path.read_bytes(), checksum)
-    return checksum
-
-
-def _sees(run: Path, locked_by: str) -> bool:
-    for _ in _polls(_SHARES):
-        with suppress(OSError):
-            os.listdir(run.parent)  # NFS then asks again what it remembers as missing
-            if (run / LOCK_FILE).read_text() == locked_by:
-                return True
-    return False
-
-
 def leave() -> None:
     """Forget the meeting of a run that has ended."""
     global current
@@ -228,7 +158,7 @@ class _Word:
 
 def _reach(address: str, port: int, limit: float, told: _Word) -> str:
     """Wait until something listens there; return the own address in that network."""
-    for _ in _polls(limit):
+    for _ in polls(limit):
         try:
             with socket.create_connection((address, port), timeout=5) as connection:
                 return str(connection.getsockname()[0])
@@ -254,7 +184,7 @@ def _receive(
     """Be the first: open a meeting and wait for the others."""
     session, missing = uuid.uuid4().hex, list(range(1, size))
     room.set("session", session)
-    for _ in _polls(limit):
+    for _ in polls(limit):
         while missing and room.check([f"{session}/came/{missing[0]}"]):
             missing.pop(0)
         if not missing:
@@ -280,7 +210,7 @@ def _come(
 ) -> tuple[str, list[str], list[str]]:
     """Come to the meeting of rank 0; one where it welcomes another of this rank's number is over."""
     nonce, session = uuid.uuid4().hex, ""
-    for _ in _polls(limit):
+    for _ in polls(limit):
         if room.check(["session"]) and (latest := room.get("session").decode()) != session:
             session = latest
             room.set(f"{session}/came/{rank}", json.dumps((nonce, socket.gethostname(), own)))
@@ -296,7 +226,7 @@ def _ranks(ranks: list[int]) -> str:
     return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks[:8]))}{', ...' if len(ranks) > 8 else ''}"
 
 
-def _polls(limit: float) -> Iterator[None]:
+def polls(limit: float) -> Iterator[None]:
     """Come again and again until a limit in seconds; at least once."""
     deadline = time.monotonic() + limit
     yield

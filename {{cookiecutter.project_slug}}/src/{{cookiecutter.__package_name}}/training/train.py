@@ -20,12 +20,13 @@ from ..contracts.errors import UserError, need
 from ..model import config as model
 from ..model.settings import Settings
 from ..runtime import cluster, signals
+from ..runtime.agreement import check_shared
 from ..runtime.backend import prepared
 from ..runtime.checkpoint import ValidationSchedule, best_checkpoint, last_checkpoint, weights
 from ..runtime.disk import writing
 from ..runtime.failures import tell
 from ..runtime.lock import locked
-from ..runtime.meeting import check_shared, from_first
+from ..runtime.meeting import from_first
 from ..runtime.rng import RandomNumbers
 from ..runtime.saving import Checkpoint
 from ..runtime.seal import step_of
