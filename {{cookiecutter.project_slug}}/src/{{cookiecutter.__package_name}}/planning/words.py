@@ -113,8 +113,8 @@ def _time(plan: Plan) -> Iterator[str]:
     computing = plan.flops / settings.world_size / (_SHARE * peak)
     step = _duration(computing / works)
     if computing / plan.micro_batches < _SHORT:
-        short = f"{_SHORT * 1e3:.0f} ms"
-        yield f"time      computing takes {step} of a step; in micro batches of less than {short} other things take longer"
+        short = f"micro batches of less than {_duration(_SHORT)}"
+        yield f"time      computing takes {step} of a step; in {short} other things take longer"
     else:
         rate = f"{_SHARE:.0%} of an {_CHIP}'s {peak / 1e12:.0f} TFLOP/s in {precision}"
         whole = _duration(computing / works * steps)
