@@ -1,5 +1,6 @@
 """status: what it says of a run that lives, has ended in any way, or is being written at that moment."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -48,6 +49,15 @@ def trainer(folder):
         assert process.stdout.readline() == "held\n"
         yield process
         process.kill()
+
+
+def test_a_reader_who_has_seen_enough_is_no_mistake(folder):
+    words = [sys.executable, "-m", PACKAGE, "status", str(folder)]
+    reads, writes = os.pipe()
+    os.close(reads)
+    answer = subprocess.run(words, env=ENVIRONMENT, stdout=writes, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writes)
+    assert (answer.returncode, answer.stderr) == (0, "")
 
 
 def rows_of(folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import socket
 import sys
@@ -35,9 +36,12 @@ def in_words(figures: dict[str, Any]) -> str:
 
 
 def say(line: str) -> None:
-    """Print a line of an answer."""
+    """Print a line of an answer; who reads, `head` perhaps, may have seen enough and be gone."""
     if is_first_rank():
-        print(line)
+        try:
+            print(line, flush=True)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def complain(line: str) -> None:
