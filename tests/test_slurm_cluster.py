@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from machines import LIMIT, free_port, wait_for
 from pages import commands
-from runs import is_saved, same
+from runs import figures, is_saved, same
 
 NEEDED = ("slurmctld", "slurmd", "munged", "sbatch", "setpriv")
 MISSING = [program for program in NEEDED if not shutil.which(program)] or (["root"] if os.geteuid() else [])
@@ -165,12 +165,22 @@ def test_a_job_that_lost_a_task_or_was_told_to_stop_goes_on_by_itself(job, clust
     same(run, alone)
 
 
-def test_a_job_whose_time_is_up_is_queued_again(job, cluster, tmp_path):
-    number = job("--training.max_steps", "100000", options="--time=1 --signal=TERM@30")
-    log = tmp_path / f"slurm-{number}.log"
-    wait_for(lambda: log.exists() and "going on from step=" in log.read_text())
-    assert "SIGTERM: saving step" in log.read_text()
+def test_a_job_whose_time_is_up_is_queued_again_and_goes_on_to_the_same_end(job, cluster, installed, tmp_path):
+    steps = ("--training.max_steps", "1500")
+    number = job(*steps, options="--time=1 --signal=TERM@30")
+    run, log = tmp_path / "runs" / f"pretrain-{number}", tmp_path / f"slurm-{number}.log"
+    wait_for(lambda: log.exists() and "SIGTERM: saving step" in log.read_text())
+    two = ("--parallel.devices", "2")
+    whole = installed.cli("pretrain", "--run_dir", "whole", *SETTINGS, *steps, *two, cwd=tmp_path, timeout=LONG)
+    assert whole.status == 0, whole.output
+    wait_for(lambda: state(number, cluster) == "PENDING" or "going on from step=" in log.read_text())
+    subprocess.run(["scontrol", "update", f"JobId={number}", "TimeLimit=60"], env=cluster, check=True)
+    wait_for(lambda: state(number, cluster) == "COMPLETED", LONG)
+    assert "going on from step=" in log.read_text()
     assert "Traceback" not in log.read_text()
+    stops = figures(run).keys() - figures(tmp_path / "whole").keys()  # a row more for each step where it stopped
+    assert len(stops) <= log.read_text().count("stopped after step")
+    assert {step: row for step, row in figures(run).items() if step not in stops} == figures(tmp_path / "whole")
 
 
 def test_a_mistake_is_told_once_and_ends_the_job(job, cluster, tmp_path):
