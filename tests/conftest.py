@@ -23,7 +23,9 @@ TEMPLATE = Path(__file__).resolve().parents[1]
 PROJECT_FOLDER = "{{cookiecutter.project_slug}}"
 CACHES = shutil.ignore_patterns("__pycache__", ".*_cache", ".venv", "runs", "build", "dist")
 PLAIN = {"project_name": "P", "project_slug": "p", "description": "D", "author": "A"}
+# What `make test VENV=...` hands on among it: the projects' own makes would work with that environment.
 INHERITED_NOT = ("PYTHONPATH", "MAKEFLAGS", "MAKELEVEL", "PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "VIRTUAL_ENV")
+INHERITED_NOT += ("VENV", "PYTHON", "PIP", "PYTEST", "STARTER", "ARGS")
 
 
 # The files that take longest; two run at a time, and a long one that came last would run alone.
