@@ -27,7 +27,6 @@ PLAIN = {"project_name": "P", "project_slug": "p", "description": "D", "author":
 INHERITED_NOT = ("PYTHONPATH", "MAKEFLAGS", "MAKELEVEL", "PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "VIRTUAL_ENV")
 INHERITED_NOT += ("VENV", "PYTHON", "PIP", "PYTEST", "STARTER", "ARGS")
 
-
 # The files that take longest; two run at a time, and a long one that came last would run alone.
 LONGEST = ("test_starters.py", "test_training.py", "test_walkthrough.py", "test_two_machines.py", "test_bench.py")
 

@@ -1,4 +1,4 @@
-"""What a run has left, and whether two runs trained the same."""
+"""Trains a run, says what it has left, and whether two of them trained the same."""
 
 from __future__ import annotations
 
@@ -7,6 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import InstalledProject
+
+LIMIT = 1200.0
+"""seconds that no training here should take, on a busy machine either"""
+
+
+def pretrain(installed: InstalledProject, folder: Path, name: str, *settings: str) -> Path:
+    """Trains undisturbed, and returns the run."""
+    answer = installed.cli("pretrain", "--run_dir", name, *settings, cwd=folder, timeout=LIMIT)
+    assert answer.status == 0, answer.output
+    return folder / name
 
 
 def figures(run: Path) -> dict[str, dict[str, float]]:

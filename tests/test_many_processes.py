@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import INHERITED_NOT, InstalledProject, run
+from conftest import INHERITED_NOT, run
 from machines import LIMIT, wait_for
-from runs import is_saved, same
+from runs import is_saved, pretrain, same
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 SETTINGS = ("--training.warmup_steps", "5", "--training.val_check_interval", "20")
@@ -33,16 +33,10 @@ def gpus() -> int:
 needs_two_gpus = pytest.mark.skipif(gpus() < 2, reason=f"this machine has {gpus()} GPUs, not 2")
 
 
-def pretrain(installed: InstalledProject, folder: Path, name: str, *settings: str) -> Path:
-    answer = installed.cli("pretrain", "--run_dir", name, *SETTINGS, *settings, cwd=folder, timeout=LIMIT * 4)
-    assert answer.status == 0, answer.output
-    return folder / name
-
-
 def test_eight_processes_split_three_ways_train_the_model_of_one(installed, tmp_path):
     three_ways = ("--parallel.devices", "8", "--parallel.tensor", "2", "--parallel.pipeline", "2")
-    eight = pretrain(installed, tmp_path, "eight", *CPU, *STEPS, *three_ways)
-    same(eight, pretrain(installed, tmp_path, "one", *CPU, *STEPS))
+    eight = pretrain(installed, tmp_path, "eight", *SETTINGS, *CPU, *STEPS, *three_ways)
+    same(eight, pretrain(installed, tmp_path, "one", *SETTINGS, *CPU, *STEPS))
 
 
 LATE = """
@@ -76,19 +70,19 @@ def test_the_first_step_waits_for_the_weights_of_a_busy_gpu(installed, tmp_path)
     words = ("pretrain", "--run_dir", "late", *GPU, *SETTINGS, *STEPS)
     answer = run(sys.executable, "late.py", *words, cwd=tmp_path, timeout=LIMIT, env=installed.env)
     assert answer.status == 0, answer.output
-    same(tmp_path / "late", pretrain(installed, tmp_path, "one", *GPU, *STEPS))
+    same(tmp_path / "late", pretrain(installed, tmp_path, "one", *SETTINGS, *GPU, *STEPS))
 
 
 @needs_two_gpus
 @pytest.mark.parametrize("split", SPLITS)
 def test_two_gpus_train_the_model_of_one_by_themselves_and_with_torchrun(split, installed, tmp_path):
     settings = (*GPU, *STEPS, "--parallel.devices", "2", *split.split())
-    two = pretrain(installed, tmp_path, "two", *settings)
+    two = pretrain(installed, tmp_path, "two", *SETTINGS, *settings)
     words = (*TORCHRUN, "-m", installed.project.package, "pretrain", "--run_dir", "launched", *SETTINGS, *settings)
     launched = run(*words, cwd=tmp_path, timeout=LIMIT, env=installed.env)
     assert launched.status == 0, launched.output
     same(two, tmp_path / "launched")
-    same(two, pretrain(installed, tmp_path, "one", *GPU, *STEPS))
+    same(two, pretrain(installed, tmp_path, "one", *SETTINGS, *GPU, *STEPS))
 
 
 @pytest.fixture
@@ -143,7 +137,7 @@ def test_a_rank_that_was_lost_changes_nothing(split, installed, start, tmp_path)
     assert "rank 1 was killed" in told
     assert "Traceback" not in told
     pretrain(installed, tmp_path, "two", *settings, "--resume", "true")
-    same(tmp_path / "two", pretrain(installed, tmp_path, "one", *GPU, *SLOWLY))
+    same(tmp_path / "two", pretrain(installed, tmp_path, "one", *SETTINGS, *GPU, *SLOWLY))
 
 
 @needs_two_gpus
@@ -154,7 +148,7 @@ def test_torchrun_goes_on_by_itself_after_a_worker_was_killed(installed, start, 
     os.kill(rank_1(process), signal.SIGKILL)
     assert process.wait(LIMIT) == 0, (tmp_path / "log").read_text()
     assert "going on from step=" in (tmp_path / "log").read_text()
-    same(tmp_path / "two", pretrain(installed, tmp_path, "one", *GPU, *SLOWLY))
+    same(tmp_path / "two", pretrain(installed, tmp_path, "one", *SETTINGS, *GPU, *SLOWLY))
 
 
 @needs_two_gpus

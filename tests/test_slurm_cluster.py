@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from machines import LIMIT, free_port, wait_for
 from pages import commands
-from runs import figures, is_saved, same
+from runs import figures, is_saved, pretrain, same
 
 NEEDED = ("slurmctld", "slurmd", "munged", "sbatch", "setpriv")
 MISSING = [program for program in NEEDED if not shutil.which(program)] or (["root"] if os.geteuid() else [])
@@ -93,10 +93,7 @@ def said(*words: str | Path, env: dict[str, str]) -> str:
 @pytest.fixture(scope="module")
 def alone(installed, tmp_path_factory) -> Path:
     """The same training in one process, undisturbed."""
-    folder = tmp_path_factory.mktemp("alone")
-    answer = installed.cli("pretrain", "--run_dir", "alone", *SETTINGS, *STEPS, cwd=folder, timeout=LIMIT)
-    assert answer.status == 0, answer.output
-    return folder / "alone"
+    return pretrain(installed, tmp_path_factory.mktemp("alone"), "alone", *SETTINGS, *STEPS)
 
 
 @pytest.fixture
@@ -170,17 +167,15 @@ def test_a_job_whose_time_is_up_is_queued_again_and_goes_on_to_the_same_end(job,
     number = job(*steps, options="--time=1 --signal=TERM@30")
     run, log = tmp_path / "runs" / f"pretrain-{number}", tmp_path / f"slurm-{number}.log"
     wait_for(lambda: log.exists() and "SIGTERM: saving step" in log.read_text())
-    two = ("--parallel.devices", "2")
-    whole = installed.cli("pretrain", "--run_dir", "whole", *SETTINGS, *steps, *two, cwd=tmp_path, timeout=LONG)
-    assert whole.status == 0, whole.output
+    whole = pretrain(installed, tmp_path, "whole", *SETTINGS, *steps, "--parallel.devices", "2")
     wait_for(lambda: state(number, cluster) == "PENDING" or "going on from step=" in log.read_text())
     subprocess.run(["scontrol", "update", f"JobId={number}", "TimeLimit=60"], env=cluster, check=True)
     wait_for(lambda: state(number, cluster) == "COMPLETED", LONG)
     assert "going on from step=" in log.read_text()
     assert "Traceback" not in log.read_text()
-    stops = figures(run).keys() - figures(tmp_path / "whole").keys()  # a row more for each step where it stopped
+    stops = figures(run).keys() - figures(whole).keys()  # a row more for each step where it stopped
     assert len(stops) <= log.read_text().count("stopped after step")
-    assert {step: row for step, row in figures(run).items() if step not in stops} == figures(tmp_path / "whole")
+    assert {step: row for step, row in figures(run).items() if step not in stops} == figures(whole)
 
 
 def test_a_mistake_is_told_once_and_ends_the_job(job, cluster, tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from machines import LIMIT, Machines, two_machines, wait_until, why_not
 from pages import commands
-from runs import is_saved, same
+from runs import is_saved, pretrain, same
 
 pytestmark = [
     pytest.mark.slow,
@@ -35,10 +35,7 @@ def machines(installed, tmp_path):
 @pytest.fixture(scope="module")
 def alone(installed, tmp_path_factory) -> Path:
     """The same training in one process."""
-    folder = tmp_path_factory.mktemp("alone")
-    answer = installed.cli("pretrain", "--run_dir", "alone", *SETTINGS, *STEPS, cwd=folder, timeout=LIMIT)
-    assert answer.status == 0, answer.output
-    return folder / "alone"
+    return pretrain(installed, tmp_path_factory.mktemp("alone"), "alone", *SETTINGS, *STEPS)
 
 
 def start(machines: Machines, *settings: str, where: str = "ab", debian: bool = False, local: Path | None = None):

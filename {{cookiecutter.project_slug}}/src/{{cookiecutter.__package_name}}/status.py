@@ -18,7 +18,7 @@ import yaml
 from .contracts import names
 from .contracts.errors import UserError
 from .contracts.files import as_path
-from .contracts.reading import mapping, read_evaluation, read_metrics, read_whole
+from .contracts.reading import first_comment, mapping, read_evaluation, read_metrics, read_whole
 from .runtime.lock import LOCK_FILE, holder, named
 from .runtime.seal import SEAL, damage, is_sealed, marker, step_of
 from .saying import PROG, Parser, in_words, say, to_paste
@@ -117,8 +117,7 @@ def _settings(path: Path) -> tuple[str, dict[str, Any]]:
             raise ValueError("its training has no step or no item")
     except (KeyError, TypeError, ValueError, OverflowError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be used ({' '.join(str(error).split())}): restore it from a copy") from error
-    first = text.partition("\n")[0]
-    return first.removeprefix("# ") if first.startswith("# ") else "", settings
+    return first_comment(text), settings
 
 
 def _state(run: Path) -> tuple[str, str]:

@@ -32,6 +32,13 @@ def test_saved_settings_come_back_equal(tmp_path):
     assert load_settings(tmp_path) == settings
 
 
+def test_the_command_that_began_a_run_stays(tmp_path, monkeypatch):
+    for words in (["pretrain", "--seed", "7"], ["pretrain", "--resume", "true"]):
+        monkeypatch.setattr("sys.argv", [f"/bin/{PROG}", *words])
+        save_settings(Settings(), tmp_path)
+        assert (tmp_path / SETTINGS_FILE).read_text().startswith(f"# {PROG} pretrain --seed 7\n")
+
+
 @pytest.mark.parametrize(
     ("program", "run", "head"),
     [

@@ -94,6 +94,12 @@ def _numbers(values: Any) -> dict[str, float]:
     return {name: math.nan if value is None else float(value) for name, value in mapping(values).items()}
 
 
+def first_comment(text: str) -> str:
+    """Return what the first line of a YAML file says in a comment, nothing if it is none."""
+    first = text.partition("\n")[0]
+    return first.removeprefix("# ") if first.startswith("# ") else ""
+
+
 def mapping(values: Any) -> dict[str, Any]:
     """Return values by name; ValueError if they are something else."""
     if not isinstance(values, dict):

@@ -29,11 +29,15 @@ def check_alike(given: dict[str, Any]) -> None:
     """
     if (met := _of_many_machines()) is None:
         return
-    own = {**given, "version of torch": torch.__version__, "checksum of the package": _checksum()}
-    text = json.dumps(dict(by_name(own)))
-    ours, theirs = json.loads(text), json.loads(met.from_first("alike", lambda: text))
+
+    def describe() -> str:
+        own = {**given, "version of torch": torch.__version__, "checksum of the package": _checksum()}
+        return json.dumps(dict(by_name(own)))
+
+    theirs = json.loads(met.from_first("alike", describe))
 
     def check() -> None:
+        ours = json.loads(describe())
         pairs = {name: (ours.get(name), theirs.get(name)) for name in theirs | ours}
         if others := [f"{name} {own}, not {first}" for name, (own, first) in pairs.items() if own != first]:
             raise UserError(f"{'; '.join(others)}: give this machine what {met.machines[0]} has")

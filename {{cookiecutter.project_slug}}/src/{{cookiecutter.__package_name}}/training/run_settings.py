@@ -19,7 +19,7 @@ import yaml
 from ..contracts.errors import UserError
 from ..contracts.files import write_whole
 from ..contracts.names import CHECKPOINTS_FOLDER, SETTINGS_FILE
-from ..contracts.reading import read_whole
+from ..contracts.reading import first_comment, read_whole
 from ..contracts.settings import RunSettings
 from ..model.settings import DataSettings, ModelSettings, Settings
 
@@ -42,10 +42,10 @@ _KEPT = (
 def save_settings(settings: RunSettings, run: Path) -> None:
     """Write the resolved settings into a run folder, as YAML that `--config` reads, under the command that began it."""
     values = {name: value for name, value in asdict(settings).items() if name not in settings.ONLY_PREDICT}
-    before = read_whole(run / SETTINGS_FILE).partition("\n")[0] if is_run(str(run)) else f"# {_command()}"
+    command = first_comment(read_whole(run / SETTINGS_FILE)) if is_run(str(run)) else _command()
     with write_whole(run / SETTINGS_FILE) as file:
-        if before > "# " and before.startswith("# "):
-            file.write(f"{before}\n")
+        if command:
+            file.write(f"# {command}\n")
         yaml.safe_dump(values, file, sort_keys=False)
 
 
