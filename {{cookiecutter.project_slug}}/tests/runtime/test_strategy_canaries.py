@@ -116,7 +116,7 @@ def test_canary_progress_printer_waits_for_all_ranks_on_one(rank_zero: bool) -> 
         mended("replace_progress_bar=False")
 
 
-def test_canary_buffers_are_made_in_a_stream_that_waits_for_nothing() -> None:
+def test_canary_nothing_waits_for_the_stream_of_the_buffers() -> None:
     from nemo.lightning.megatron_parallel import MegatronParallel
 
     source = inspect.getsource(MegatronParallel.init_model_parallel)

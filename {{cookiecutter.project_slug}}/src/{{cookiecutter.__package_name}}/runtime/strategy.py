@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -63,12 +62,10 @@ class Strategy(nl.MegatronStrategy):
             callbacks[:] = [callback for callback in callbacks if getattr(type(callback), event) is not nothing]
 
     def init_model_parallel(self) -> None:
-        """Also let NeMo's making of Megatron's buffers wait for the weights, and the first step for the buffers."""
-        network = self.megatron_parallel
-        if self.root_device.type == "cuda":
-            network.init_ddp = partial(_in_turn, network.init_ddp)
+        """Also wait until the weights are in Megatron's buffers: NeMo copies them in a stream of its own."""
         super().init_model_parallel()
-        network.__dict__.pop("init_ddp", None)  # NeMo's own is the class's
+        if self.root_device.type == "cuda":
+            torch.cuda.synchronize()
 
     def setup_distributed(self) -> None:
         """Also meet anew, and seed every rank with the run's seed: NeMo takes 1234, and on CPU none in some parts."""
@@ -128,10 +125,3 @@ class Strategy(nl.MegatronStrategy):
                     "lower --training.lr, or look for NaN in the data and the loss"
                 )
         return output
-
-
-def _in_turn(make_buffers: Callable[[], None]) -> None:
-    """Make the buffers, in whatever stream, when the GPU has computed the weights; return when it has made them."""
-    torch.cuda.synchronize()
-    make_buffers()
-    torch.cuda.synchronize()
