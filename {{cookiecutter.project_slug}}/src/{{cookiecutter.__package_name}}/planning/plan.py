@@ -47,7 +47,7 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Group:
+class RankGroup:
     """Ranks that talk to each other; the others do so in groups like it."""
 
     size: int
@@ -111,10 +111,10 @@ class Plan:
         return tensor, pipeline, data
 
     @property
-    def groups(self) -> tuple[Group, Group, Group]:
+    def groups(self) -> tuple[RankGroup, RankGroup, RankGroup]:
         """The ranks that talk to each other: tensor, pipeline, data parallel."""
         split, data = self.settings.parallel, self.settings.data_parallel_size
-        return Group(split.tensor, 1), Group(split.pipeline, split.tensor * data), Group(data, split.tensor)
+        return RankGroup(split.tensor, 1), RankGroup(split.pipeline, split.tensor * data), RankGroup(data, split.tensor)
 
 
 def micro_batches(settings: RunSettings) -> int:

@@ -10,7 +10,7 @@ from {{cookiecutter.__package_name}}.model.item import TOKENS
 from {{cookiecutter.__package_name}}.model.settings import FINETUNE, Settings
 
 SETTINGS = Settings()
-WHOLE = gzip.compress(b">a\n" + b"ACDEFGHIKL\n" * 2_000)
+WHOLE = gzip.compress(b">a\n" + b"ACDEFGHIKL\n" * 2_000, mtime=0)
 FLIPPED = WHOLE[:30] + bytes([WHOLE[30] ^ 0xFF]) + WHOLE[31:]
 
 
@@ -82,7 +82,7 @@ def test_blocks_that_are_read_at_once_may_end_anywhere(read, monkeypatch):
         ("  >a\nAC\n>b\nAC\n", "line 1: a FASTA file begins with `>name`, and not with ' >a'"),
         ("\nACDE\n>a\nAC\n", "line 2: a FASTA file begins with `>name`, and not with 'ACDE'"),
         ("name,sequence\na,AC\n", "line 1: a FASTA file begins with `>name`, and not with 'name,sequence': call a tab"),
-        (gzip.compress(b">a\nAC\n"), "line 1: a FASTA file begins with `>name`"),
+        (gzip.compress(b">a\nAC\n", mtime=0), "line 1: a FASTA file begins with `>name`"),
         (">a\nAC\n\nDE1F\n>b\nAC", "line 4: '1' is no residue: write letters, '-' and '.'"),
         (">a\nAC\n>b\r\nA\r\nA*C\r\n", "line 5: '*' is no residue"),
         (">a\nA C D\nA1\n", "line 3: '1' is no residue"),

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from {{cookiecutter.__package_name}}.contracts import names
 from {{cookiecutter.__package_name}}.contracts.view import Section
 from {{cookiecutter.__package_name}}.model.hugging_face.weights import to_hugging_face
 from {{cookiecutter.__package_name}}.model.item import TOKENS
-from {{cookiecutter.__package_name}}.model.settings import FINETUNE, Settings
+from {{cookiecutter.__package_name}}.model.settings import FINETUNE, DataSettings, Settings
 from {{cookiecutter.__package_name}}.proof.layouts import train_in_ranks
 from {{cookiecutter.__package_name}}.training.train import make_data
 
@@ -108,9 +109,10 @@ def test_an_evaluation_scores_what_transformers_answers(tmp_path):
     folder, out = saved(theirs, tmp_path / "theirs"), tmp_path / "out"
     words = ["--run_dir", out, "--from_hf", folder, "--accelerator", "cpu", "--model.max_length", 48]
     assert run("evaluate", *words) == 0
-    data = make_data(started(folder, "sequence_classifier"))
+    data = make_data(replace(started(folder, "sequence_classifier"), data=DataSettings()))
     data.setup("test")
-    batch = Section(data.test, 0, 1249).__getitems__(list(range(1249)))
+    items = len(data.test)
+    batch = Section(data.test, 0, items).__getitems__(list(range(items)))
     loss = torch.nn.functional.cross_entropy(answer(theirs, batch), batch["label"])
     assert json.loads((out / names.EVALUATION_FILE).read_text())["test_loss"] == pytest.approx(float(loss), rel=1e-5)
     assert not (out / names.SETTINGS_FILE).exists()

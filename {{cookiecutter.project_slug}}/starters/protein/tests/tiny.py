@@ -10,12 +10,12 @@ HERE = Path(__file__).parent / "proteins"
 def table(name: str) -> DataSettings:
     """Read a small table for training and testing alike."""
     file = str(HERE / f"{name}.csv")
-    return DataSettings(train_file=file, test_file=file, validation_size=20)
+    return DataSettings(train_file=file, test_file=file, validation_size=40)
 
 
 DATA = {
-    "masked": DataSettings(validation_size=100),
-    "sequence_classifier": DataSettings(),
+    "masked": table("locations"),
+    "sequence_classifier": table("locations"),
     "sequence_regressor": table("values"),
     "residue_classifier": table("residues"),
     "residue_regressor": table("residue_values"),
