@@ -57,36 +57,36 @@ ossaudiodev pipes smtpd sndhdr spwd sunau telnetlib uu xdrlib
 # Every distribution, top-level import and command of requirements.lock, as an import name. A project of the same name
 # would hide it, or be taken for it by pip. tests/test_names.py compares this list with the installed packages.
 DEPENDENCY_NAMES = """
-absl absl_py accelerate accelerate_config accelerate_estimate_memory accelerate_launch accelerate_merge_weights
-aiofiles aiohappyeyeballs aiohttp aiosignal alembic annotated_doc annotated_types antlr4 antlr4_python3_runtime anyio
+absl absl_py accelerate accelerate_config accelerate_estimate_memory accelerate_launch accelerate_merge_weights aiofiles
+aiohappyeyeballs aiohttp aiosignal alembic annotated_doc annotated_types antlr4 antlr4_python3_runtime anyio
 ast_serialize async_timeout attr attrs backend_test_tools bin bionemo bionemo_core blinker boto3 botocore braceexpand
-build cachetools certifi cffi cffi_gen_src charset_normalizer check_model check_node click cloudpickle contourpy
-copying coreweave_evaluations cryptography cuda cuda_bindings cuda_pathfinder cuda_toolkit cwevals cycler databricks
+build cachetools certifi cffi cffi_gen_src charset_normalizer check_model check_node click cloudpickle contourpy copying
+coreweave_evaluations cryptography cuda cuda_bindings cuda_pathfinder cuda_toolkit cwevals cycler databricks
 databricks_sdk dateutil distro distutils_precedence dmypy dns dnspython docker docstring_parser dotenv
-download_bionemo_data email_validator examples exceptiongroup f2py fabric fastapi fiddle filelock flask flask_cors
-fonttools forge frozenlist fsspec functorch git gitdb gitpython google google_auth googleapis_common_protos graphene
-graphql graphql_core graphql_relay graphviz greenlet grpc grpcio gunicorn gunicornc h11 hatchling hf hf_xet httpcore
-httpx huey huey_consumer huggingface_cli huggingface_hub hydra hydra_core idna importlib_metadata iniconfig isodate
-isympy itsdangerous jinja2 jmespath joblib jsonargparse kiwisolver libcst librt lightning lightning_fabric
+download_bionemo_data email_validator examples exceptiongroup execnet f2py fabric fastapi fiddle filelock flask
+flask_cors fonttools forge frozenlist fsspec functorch git gitdb gitpython google google_auth googleapis_common_protos
+graphene graphql graphql_core graphql_relay graphviz greenlet grpc grpcio gunicorn gunicornc h11 hatchling hf hf_xet
+httpcore httpx huey huey_consumer huggingface_cli huggingface_hub hydra hydra_core idna importlib_metadata iniconfig
+isodate isympy itsdangerous jinja2 jmespath joblib jsonargparse kiwisolver libcst librt lightning lightning_fabric
 lightning_utilities mako mako_render markdown markdown_it markdown_it_py markdown_py markupsafe matplotlib mdurl
-megatron megatron_core ml_dtypes mlflow mlflow_skinny mlflow_tracing mpl_toolkits mpmath multidict mypy
-mypy_extensions mypyc narwhals nemo nemo_toolkit nest_asyncio networkx ngcbase ngcsdk normalizer numexpr numpy
-nv_one_logger nv_one_logger_core nv_one_logger_training_telemetry nvcf nvidia nvidia_cublas nvidia_cuda_cupti
-nvidia_cuda_nvrtc nvidia_cuda_runtime nvidia_cudnn_cu13 nvidia_cufft nvidia_cufile nvidia_curand nvidia_cusolver
-nvidia_cusparse nvidia_cusparselt_cu13 nvidia_nccl_cu13 nvidia_nvjitlink nvidia_nvshmem_cu13 nvidia_nvtx omegaconf
-onnx opentelemetry opentelemetry_api opentelemetry_exporter_http_transport opentelemetry_exporter_otlp_common
+megatron megatron_core ml_dtypes mlflow mlflow_skinny mlflow_tracing mpl_toolkits mpmath multidict mypy mypy_extensions
+mypyc narwhals nemo nemo_toolkit nest_asyncio networkx ngcbase ngcsdk normalizer numexpr numpy nv_one_logger
+nv_one_logger_core nv_one_logger_training_telemetry nvcf nvidia nvidia_cublas nvidia_cuda_cupti nvidia_cuda_nvrtc
+nvidia_cuda_runtime nvidia_cudnn_cu13 nvidia_cufft nvidia_cufile nvidia_curand nvidia_cusolver nvidia_cusparse
+nvidia_cusparselt_cu13 nvidia_nccl_cu13 nvidia_nvjitlink nvidia_nvshmem_cu13 nvidia_nvtx omegaconf onnx opentelemetry
+opentelemetry_api opentelemetry_exporter_http_transport opentelemetry_exporter_otlp_common
 opentelemetry_exporter_otlp_proto_common opentelemetry_exporter_otlp_proto_http opentelemetry_proto opentelemetry_sdk
 opentelemetry_semantic_conventions organization overrides package_readme packaging pandas pathspec peft pil pillow
 pkg_resources platformdirs pluggy polling2 pooch prettytable propcache protobuf proton proton_viewer psutil py py_test
 pyarrow pyasn1 pyasn1_modules pycparser pydantic pydantic_core pydevd_plugins pyftmerge pyftsubset pygmentize pygments
-pygrun pylab pyparsing pyproject_build pyproject_hooks pytest pytest_timeout python_dateutil python_dotenv
+pygrun pylab pyparsing pyproject_build pyproject_hooks pytest pytest_timeout pytest_xdist python_dateutil python_dotenv
 pytorch_lightning pytz pyyaml regex registry requests requests_toolbelt rich ruamel ruamel_yaml ruff s3transfer
 safetensors scikit_learn scipy scripts setuptools shortuuid six sklearn skops smmap sniffio sqlalchemy sqlformat
-sqlparse starlette strenum stubgen stubtest sympy tensorboard tensorboard_data_server tests text_unidecode
-threadpoolctl tiny_agents tokenizers toml tomli tomlkit torch torchfrtrace torchgen torchmetrics torchrun torchvision
-tqdm transformers transformers_cli triton trove_classifiers ttx types_pyyaml typeshed_client typing_extensions
-typing_inspection tzdata urllib3 uvicorn validators wandb wb wcwidth webdataset werkzeug wget wrapt wrapt_stubs xxhash
-yaml yaml_stubs yarl zipp
+sqlparse starlette strenum stubgen stubtest sympy tensorboard tensorboard_data_server tests text_unidecode threadpoolctl
+tiny_agents tokenizers toml tomli tomlkit torch torchfrtrace torchgen torchmetrics torchrun torchvision tqdm
+transformers transformers_cli triton trove_classifiers ttx types_pyyaml typeshed_client typing_extensions
+typing_inspection tzdata urllib3 uvicorn validators wandb wb wcwidth webdataset werkzeug wget wrapt wrapt_stubs xdist
+xxhash yaml yaml_stubs yarl zipp
 """
 
 RESERVED = frozenset((OWN_NAMES + DEPENDENCY_NAMES).split())
