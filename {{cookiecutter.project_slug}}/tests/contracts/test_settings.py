@@ -271,3 +271,15 @@ def test_only_what_is_a_path_in_a_home_folder_is_changed(monkeypatch):
 def test_an_empty_text_is_refused_where_nothing_is_none():
     assert Texts(separator="").problems() == []
     assert Texts(file="").problems() == ["--file is empty: give it a value, or leave it out"]
+
+
+def test_a_whole_number_is_refused_that_64_bits_do_not_hold():
+    """Steps, batches and sizes are smaller still: their products must fit."""
+    training = {"max_steps": 2**31, "warmup_steps": 10**400}
+    settings = change(Settings(), training=training, model={"num_layers": 2**63})
+    assert settings.problems()[:3] == [
+        "--model.num_layers must be at most 2147483647",
+        "--training.max_steps must be at most 2147483647",
+        "--training.warmup_steps must be at most 9223372036854775807",
+    ]
+    assert replace(Settings(), seed=2**31 - 1).problems() == []

@@ -8,6 +8,8 @@ from typing import Any
 
 LOGGERS = ("tensorboard", "wandb", "mlflow")
 """What figures can go to beside metrics.csv."""
+MOST = 2**31 - 1
+"""The largest number of steps, processes, sizes and the like: the product of two of them fits into 64 bits."""
 
 
 def layout_checks(settings: Any) -> list[tuple[bool, str]]:
@@ -87,18 +89,21 @@ def text_checks(settings: Any) -> list[tuple[bool, str]]:
             f"--loggers {settings.loggers}: there is no {' and no '.join(map(repr, unknown))}; give some of "
             f"{','.join(LOGGERS)} with commas between, or none",
         ),
-        *((True, f"--{name} is empty: give it a value, or leave it out") for name in _emptied(settings)),
+        *(
+            (value == "" and default is None, f"--{name} is empty: give it a value, or leave it out")
+            for name, value, default in _values(settings)
+        ),
     ]
 
 
-def _emptied(group: Any, prefix: str = "") -> Iterator[str]:
-    """Name the settings that are an empty text where nothing is None."""
+def _values(group: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Give the name on the command line, the value and the default of each setting."""
     for item in fields(group):
         value, name = getattr(group, item.name), f"{prefix}{item.name}"
         if is_dataclass(value):
-            yield from _emptied(value, f"{name}.")
-        elif value == "" and item.default is None:
-            yield name
+            yield from _values(value, f"{name}.")
+        else:
+            yield name, value, item.default
 
 
 def number_checks(settings: Any) -> list[tuple[bool, str]]:
@@ -121,6 +126,12 @@ def number_checks(settings: Any) -> list[tuple[bool, str]]:
     minutes = settings.parallel.timeout_minutes
     return [
         *((value < 1, f"{name} {value} must be at least 1") for name, value in at_least_one.items()),
+        *(
+            (value > most, f"--{name} must be at most {most}")
+            for name, value, _ in _values(settings)
+            if isinstance(value, int)
+            for most in [MOST if f"--{name}" in at_least_one or name.startswith("model.") else 2**63 - 1]
+        ),
         (not 0 < minutes < 1e6, f"--parallel.timeout_minutes {minutes} must be above 0, and below a million"),
         (
             not 0 <= training.min_lr <= training.lr or training.lr == 0,
