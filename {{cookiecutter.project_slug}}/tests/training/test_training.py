@@ -1,5 +1,6 @@
 """Training: what is logged where, what a run folder holds, and a stopped run that ends as if it had not been."""
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -211,3 +212,11 @@ def test_loader_processes_change_nothing(tiny, train):
     alone = train(tiny(run_dir=tiny().run_dir + "-alone", training=short))
     helped = train(tiny(training=short, data={"num_workers": 2}))
     assert helped.rows == alone.rows
+
+
+def test_a_machine_with_many_cores_changes_nothing(tiny, train, pretrained, monkeypatch):
+    """Lightning then warns that more processes could load, and warnings are errors here."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(64)))
+    trained = train(tiny())
+    assert trained.rows == pretrained.rows
+    evaluate(trained.settings)
