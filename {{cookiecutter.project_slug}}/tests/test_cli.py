@@ -264,12 +264,10 @@ def test_more_gpus_than_there_are_are_refused(refused, run_dir):
 
 
 def test_who_reads_may_stop_reading():
-    code = f"from {PACKAGE}.cli import main; raise SystemExit(main(['doctor']))"
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
-    ) as process:
+    words = [sys.executable, "-m", PACKAGE, "--help"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT) as process:
         process.stdout.close()
-        assert process.wait(timeout=300) == 1
+        assert process.wait(timeout=300) == 0
         assert process.stderr.read() == b""
 
 

@@ -1,6 +1,8 @@
 """What the command line says to people: commands that can be pasted, and by its type what a setting takes."""
 
 import shlex
+import subprocess
+import sys
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import NoneType
@@ -8,7 +10,7 @@ from typing import Literal, get_args, get_type_hints
 
 import pytest
 import yaml
-from conftest import TINY, change, run
+from conftest import ENVIRONMENT, PACKAGE, TINY, change, run
 
 from {{cookiecutter.__package_name}}.cli import PROG
 from {{cookiecutter.__package_name}}.contracts import names
@@ -149,3 +151,27 @@ def test_a_flag_of_another_form_is_one_line(words, answer, refused, run_dir):
 def test_a_file_of_another_form_is_one_line(content, answer, refused, run_dir, tmp_path):
     (tmp_path / "wrong.yaml").write_bytes(content)
     assert refused("pretrain", *run_dir, "--config", tmp_path / "wrong.yaml").endswith(answer)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "out", "err"),
+    [
+        ("--help >/dev/full", 2, "", f"{PROG}: error: the answer cannot be written: No space left on device\n"),
+        ("--help 2>&-", 0, "usage: ", ""),
+        ("status nowhere 2>/dev/full", 2, "", ""),
+        ("status nowhere 2>&-", 2, "", ""),
+        ("status nowhere >&- <&-", 2, "", f"{PROG}: error: nowhere"),
+    ],
+)
+def test_nothing_that_is_said_ends_a_command_and_an_answer_that_is_lost_is_a_mistake(words, code, out, err, tmp_path):
+    line = f"exec {shlex.quote(sys.executable)} -m {PACKAGE} {words}"
+    answer = subprocess.run(line, shell=True, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    assert answer.returncode == code
+    assert answer.stdout.startswith(out) and bool(answer.stdout) is bool(out)
+    assert answer.stderr.startswith(err) and bool(answer.stderr) is bool(err)
+
+
+def test_characters_that_a_screen_does_not_have_are_escaped(tmp_path):
+    words, env = [sys.executable, "-m", PACKAGE, "status", "Läufe"], {**ENVIRONMENT, "PYTHONIOENCODING": "ascii:strict"}
+    answer = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert answer.returncode == 2 and "L\\xe4ufe" in answer.stderr and "Traceback" not in answer.stderr

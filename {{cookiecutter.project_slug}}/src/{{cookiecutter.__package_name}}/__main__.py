@@ -9,7 +9,7 @@ import sys
 
 from .contracts.errors import UserError, imports_of_model, need_files
 from .contracts.settings_check import check_settings
-from .saying import complain
+from .saying import complain, screens
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -22,16 +22,17 @@ def main(argv: list[str] | None = None) -> int:
         2 for a mistake in `model/settings.py`, which is one line on stderr; else what `cli.main` returns.
     """
     try:
-        need_files()
-        with imports_of_model():
-            from .model import settings
-        check_settings(settings)
+        with screens():
+            need_files()
+            with imports_of_model():
+                from .model import settings
+            check_settings(settings)
+            from .cli import main as run
+
+            return run(argv)
     except UserError as error:
         complain(str(error))
         return 2
-    from .cli import main as run
-
-    return run(argv)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Heavy imports happen inside the functions, so that `--help` and a wrong setting 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -194,13 +193,7 @@ def doctor(argv: list[str]) -> int:
     runs = parser.parse_args(argv).run_dir
     from .doctor import diagnose
 
-    try:
-        code = diagnose(runs)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:  # whoever read, `head` perhaps, has seen enough; nobody takes what is left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    return diagnose(runs)
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
@@ -232,7 +225,7 @@ def _train(command: str, argv: list[str], defaults: Settings) -> int:
     else:
         settings = _with_foreign_sizes(command, argv, defaults, settings)
     check_loggers(_checked(settings))
-    if launch.launcher() == "nobody":  # else the ranks look when they have met
+    if launch.launcher() == "nobody" and settings.parallel.num_nodes == 1:  # else the ranks look when they have met
         check_unlocked(Path(settings.run_dir))
         holds_run(settings)  # which raises, before the imports, what would be raised after them
     result = import_room("training.train", settings).train(settings)
@@ -297,4 +290,4 @@ def _checked(settings: Settings) -> Settings:
 
 
 def _first_line(function: Callable[..., object]) -> str:
-    return (function.__doc__ or "").splitlines()[0]
+    return (function.__doc__ or "\n").splitlines()[0]  # python -OO has none

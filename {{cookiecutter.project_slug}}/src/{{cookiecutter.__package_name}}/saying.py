@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import shlex
 import socket
 import sys
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn, TextIO
 
 from .contracts.errors import UserError
 from .runtime.launch import is_first_of_machine, is_first_rank, is_one_of_many_machines
@@ -36,12 +39,9 @@ def in_words(figures: dict[str, Any]) -> str:
 
 
 def say(line: str) -> None:
-    """Print a line of an answer; who reads, `head` perhaps, may have seen enough and be gone."""
+    """Print a line of an answer."""
     if is_first_rank():
-        try:
-            print(line, flush=True)
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(line, flush=True)
 
 
 def complain(line: str) -> None:
@@ -49,3 +49,56 @@ def complain(line: str) -> None:
     if is_first_of_machine():
         where = f" on {socket.gethostname()}" if is_one_of_many_machines() else ""
         print(f"{PROG}: error{where}: {line}", file=sys.stderr)
+
+
+class Screen:
+    """A stream that nobody may read: `head` has seen enough, a terminal was closed, its disk is full.
+
+    What is said aside (on stderr) then ends nothing. An answer that cannot be kept is a mistake.
+    """
+
+    def __init__(self, stream: TextIO, holds_answers: bool) -> None:
+        """Write to `stream`; a process may have been started without one."""
+        self.stream, self.holds_answers = stream, holds_answers
+
+    def write(self, text: str) -> int:
+        """Write, with escapes for characters that the stream does not have."""
+        code = self.stream.encoding or "utf-8"
+        self._try(lambda: self.stream.write(text.encode(code, "backslashreplace").decode(code)))
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is left."""
+        self._try(self.stream.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        """Be the stream in all else."""
+        return getattr(self.stream, name)
+
+    def _try(self, act: Callable[[], Any]) -> None:
+        try:
+            act()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())  # Python writes what is left when it ends
+            if self.holds_answers and error.errno not in (errno.EPIPE, errno.EIO):
+                raise UserError(f"the answer cannot be written: {error.strerror}") from None
+
+
+@contextmanager
+def screens() -> Iterator[None]:
+    """Put a `Screen` before stdout and stderr, and what goes nowhere before those that are closed."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes that number, which a file of the run would take
+    streams = sys.stdout, sys.stderr
+    out, aside = (stream or open(os.devnull, "w", encoding="utf-8") for stream in streams)  # noqa: SIM115, until the end
+    sys.stdout, sys.stderr = Screen(out, holds_answers=True), Screen(aside, holds_answers=False)
+    try:
+        yield
+    finally:
+        try:
+            sys.stdout.flush()
+        finally:
+            sys.stdout, sys.stderr = streams

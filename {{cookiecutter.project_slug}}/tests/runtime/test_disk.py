@@ -9,7 +9,7 @@ import pytest
 
 from {{cookiecutter.__package_name}}.contracts import names
 from {{cookiecutter.__package_name}}.contracts.errors import UserError
-from {{cookiecutter.__package_name}}.runtime import disk
+from {{cookiecutter.__package_name}}.runtime import disk, saving
 from {{cookiecutter.__package_name}}.runtime.checkpoint import last_checkpoint
 from {{cookiecutter.__package_name}}.training import train as training
 from {{cookiecutter.__package_name}}.training.table import CsvLog
@@ -73,6 +73,24 @@ def test_a_training_whose_folder_vanishes_ends_in_one_line_and_leaves_nothing(as
         training.train(settings)
     assert not os.path.exists(settings.run_dir)
     assert not [line for line in capfd.readouterr().err.splitlines() if not line.startswith(("training ", "step "))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_folder_that_is_moved_while_a_save_begins_is_not_made_anew(asynchronous, tiny, monkeypatch, tmp_path):
+    settings = tiny(training={"val_check_interval": 5, "async_checkpoints": asynchronous})
+    begin, moved = saving._begin, tmp_path / "moved"
+
+    def begin_and_move(checkpoint):
+        begin(checkpoint)
+        if checkpoint.name.startswith("step=10"):
+            shutil.move(settings.run_dir, moved)
+
+    monkeypatch.setattr(saving, "_begin", begin_and_move)
+    with pytest.raises(UserError, match="cannot be written any more: the folder has vanished; "):
+        training.train(settings)
+    assert not os.path.exists(settings.run_dir)
+    assert last_checkpoint(moved / names.CHECKPOINTS_FOLDER).name == "step=5-last"
 
 
 @pytest.fixture

@@ -97,6 +97,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     places = ("SLURM_", "TORCHELASTIC_", "MASTER_", "LOCAL_", "NODE_RANK", "GROUP_RANK", "RANK", "WORLD_SIZE")
     here = {name: value for name, value in ENVIRONMENT.items() if not name.startswith(places)}
     monkeypatch.setattr(os, "environ", here)
+    monkeypatch.setattr(launch, "_num_nodes", 1)
     return here
 
 
@@ -137,6 +138,8 @@ def test_only_what_nothing_else_launched_starts_ranks(
         ({}, 2, 1, None),
         ({}, 1, 2, "--parallel.num_nodes 2: nothing says which of them this machine is"),
         ({"NODE_RANK": "1"}, 1, 2, None),
+        ({"NODE_RANK": "1"}, 2, 1, "NODE_RANK is 1 in the environment, and there is one machine: set"),
+        ({"NODE_RANK": "0", "RANK": "1"}, 2, 1, None),
         (SHELL, 2, 1, None),
         (SHELL, 1, 2, "--parallel.num_nodes 2: nothing says which of them this machine is"),
         (TORCHRUN, 2, 1, None),
@@ -168,6 +171,8 @@ def test_what_started_the_process_is_held_against_the_layout(
     ("given", "speaks", "complains"),
     [
         ({}, True, True),
+        ({"RANK": "1", "NODE_RANK": "1"}, True, True),  # left there, and nobody started this as a rank
+        ({"LOCAL_RANK": "0", "OMPI_COMM_WORLD_RANK": "1"}, False, True),
         (TORCHRUN, True, True),
         (TORCHRUN | {"RANK": "3", "LOCAL_RANK": "1"}, False, False),
         (TORCHRUN | {"RANK": "2", "WORLD_SIZE": "4"}, False, True),
@@ -182,6 +187,13 @@ def test_one_rank_speaks_for_all_and_one_of_each_machine_complains(
 ) -> None:
     environment.update(given)
     assert (launch.is_first_rank(), launch.is_first_of_machine()) == (speaks, complains)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_of_several_machines_that_nobody_started_the_first_speaks(number: int, environment: dict) -> None:
+    environment["NODE_RANK"] = str(number)
+    launch.check(devices=1, num_nodes=2)
+    assert launch.is_first_rank() is (number == 0)
 
 
 def test_a_port_that_was_left_in_the_environment_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,14 @@
 """meeting.py: the ranks of a run meet within a limit, anew each time, and the first decides for all."""
 
 import re
+import subprocess
+import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from conftest import ENVIRONMENT, PACKAGE
 from torch.distributed import PrefixStore, Store, TCPStore
 
 from {{cookiecutter.__package_name}}.contracts.errors import UserError
@@ -104,13 +107,19 @@ def test_what_another_machine_was_given_or_has_is_refused(rooms, monkeypatch: py
         agreement.check_alike(given)
 
 
+WHO_HOLDS = f"import pathlib, sys, {PACKAGE}.runtime.lock as lock; print(lock.holder(pathlib.Path(sys.argv[1])))"
+
+
 def test_a_run_folder_that_other_machines_do_not_see_is_refused(rooms, tmp_path: Path, monkeypatch):
-    (tmp_path / lock.LOCK_FILE).write_text("process 7 on a")
     first = meet(rooms, 0)
     for rank in range(3):
         first.store.set(f"sees it {rank}", "")
-    monkeypatch.setattr(meeting, "current", first)
-    agreement.check_shared(tmp_path)
+    with lock.locked(tmp_path):
+        monkeypatch.setattr(meeting, "current", first)
+        agreement.check_shared(tmp_path)
+        asked = [sys.executable, "-c", WHO_HOLDS, tmp_path]
+        assert subprocess.run(asked, env=ENVIRONMENT, capture_output=True, text=True).stdout.strip() == lock.signature()
+    (tmp_path / lock.LOCK_FILE).write_text(lock.signature())
     monkeypatch.setattr(meeting, "current", meet(rooms, 1))
     monkeypatch.setattr(agreement, "_SHARES", 0.2)
     agreement.check_shared(tmp_path)

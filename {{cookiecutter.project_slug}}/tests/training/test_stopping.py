@@ -57,10 +57,26 @@ def has_three_steps(run, process):
     return (run / names.METRICS_FILE).exists() and len(read_rows(run)) >= 3
 
 
+def has_three_steps_and_no_reader(run, process):
+    """Tell the same, and close the terminal: what is said about the end goes nowhere."""
+    if is_time := has_three_steps(run, process):
+        process.stderr.close()
+        process.stderr = None
+    return is_time
+
+
 def has_begun_to_listen(run, process):
     """Tell by what Linux knows of its signals."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     return int(re.search(r"SigCgt:\s*(\w+)", status)[1], 16) >> (signal.SIGTERM - 1) & 1
+
+
+def test_a_step_is_saved_for_whom_nobody_listens_to(tiny):
+    settings = tiny(training=LONG)
+    answer = signalled(signal.SIGHUP, settings, has_three_steps_and_no_reader)
+    assert answer.returncode == cli.STOPPED
+    step = read_rows(Path(settings.run_dir))[-1][names.STEP]
+    assert last_checkpoint(Path(settings.run_dir) / names.CHECKPOINTS_FOLDER).name == f"step={step}-last"
 
 
 @pytest.mark.parametrize(

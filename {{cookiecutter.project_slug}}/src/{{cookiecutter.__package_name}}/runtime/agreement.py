@@ -15,7 +15,7 @@ import torch
 from ..contracts.errors import UserError
 from ..contracts.settings import by_name
 from . import meeting
-from .lock import LOCK_FILE
+from .lock import LOCK_FILE, signature
 
 _SHARES = 15.0
 """seconds after which another machine sees a new file"""
@@ -49,10 +49,10 @@ def check_shared(run: Path) -> None:
     """Raise a UserError if a machine does not see the locked run folder of the first rank, but one of its own."""
     if (met := _of_many_machines()) is None:
         return
-    locked_by = met.from_first("lock", (run / LOCK_FILE).read_text)
+    locked_by = met.from_first("lock", signature)
 
     def check() -> None:
-        if not _sees(run, locked_by):
+        if met.rank and not _sees(run, locked_by):  # the first rank holds the lock, and would lose it by looking
             raise UserError(
                 f"{run} on {met.machines[met.rank]} is not that of {met.machines[0]}: --run_dir must lie "
                 "on a file system that all machines share"

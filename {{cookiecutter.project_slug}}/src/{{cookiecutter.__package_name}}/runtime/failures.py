@@ -15,11 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 
 from ..contracts.errors import LostError, ToldError, UserError
 from . import meeting
-from .launch import GO_ON, VERDICT
+from .launch import GO_ON, VERDICT, is_first_rank
 
 _TIMED_OUT = "Timed out waiting"
 """words of gloo; NCCL's watchdog ends the process"""
@@ -27,10 +26,10 @@ _CLOSED = re.compile(r"gloo.*(closed by peer|reset by peer|Broken pipe|pair clos
 """what the others of a rank that has ended say"""
 
 
-@rank_zero_only
 def tell(line: str) -> None:
     """Print a line that a person should read during a run; on the first rank only."""
-    print(line, file=sys.stderr, flush=True)
+    if is_first_rank():
+        print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -22,7 +22,18 @@ from . import orphans
 _port = os.environ.get("MASTER_PORT")
 """what was left to this process, until it has been checked; Lightning puts its own there"""
 
+_num_nodes = 1
+"""machines of the run, once that has been checked"""
+
 Launcher = Literal["torchrun", "srun", "another", "nobody"]
+_MPI = ("JSM_NAMESPACE_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
+_RANKS: dict[Launcher, tuple[str, ...]] = {
+    "torchrun": ("RANK",),
+    "srun": ("SLURM_PROCID",),
+    "another": ("RANK", "LOCAL_RANK", "NODE_RANK", *_MPI),
+    "nobody": ("NODE_RANK",),
+}
+"""variables that are 0 for the first rank"""
 
 _NO_DEVICE = 100
 """what CUDA answers where there is a driver and no GPU, or none that it may use"""
@@ -49,13 +60,16 @@ def launcher() -> Launcher:
     is_task = {"SLURM_STEP_ID", "SLURM_PROCID", "SLURM_NTASKS"} <= os.environ.keys()
     if is_task and os.environ["SLURM_NTASKS"] != "1":
         return "srun"
-    others = ["LOCAL_RANK", "JSM_NAMESPACE_RANK", "OMPI_COMM_WORLD_RANK", *([] if is_task else ["PMI_RANK"])]
+    others = ("LOCAL_RANK", *_MPI[:2]) if is_task else ("LOCAL_RANK", *_MPI)
     return "another" if any(name in os.environ for name in others) else "nobody"
 
 
 def is_first_rank() -> bool:
-    """Tell whether no other process of the run speaks for this one."""
-    names = ("SLURM_PROCID",) if launcher() == "srun" else ("RANK", "LOCAL_RANK", "NODE_RANK")
+    """Tell whether no other process of the run speaks for this one.
+
+    Where nobody started ranks, a variable that was left in the environment makes none of this process.
+    """
+    names = _RANKS[launcher()] if launcher() != "nobody" or _num_nodes > 1 else ()
     return all(os.environ.get(name, "0") == "0" for name in names)
 
 
@@ -86,8 +100,8 @@ def check(devices: int, num_nodes: int) -> None:
     Raises:
         UserError: they do not fit, and ranks would wait for others for ever, or not find each other.
     """
-    global _port
-    who, ranks = launcher(), devices * num_nodes
+    global _port, _num_nodes
+    who, ranks, _num_nodes = launcher(), devices * num_nodes, num_nodes
     if who in ("torchrun", "srun"):
         world = int(os.environ["WORLD_SIZE" if who == "torchrun" else "SLURM_NTASKS"])
         here = int(os.environ["LOCAL_WORLD_SIZE"]) if who == "torchrun" else tasks_of_a_node()
@@ -101,6 +115,10 @@ def check(devices: int, num_nodes: int) -> None:
         raise UserError(
             f"--parallel.num_nodes {num_nodes}: nothing says which of them this machine is, and it would wait for the "
             "others for ever; start the command on each with torchrun or srun, or use 1"
+        )
+    elif num_nodes == 1 and (number := os.environ.get("NODE_RANK", "0")) != "0":
+        raise UserError(
+            f"NODE_RANK is {number} in the environment, and there is one machine: set --parallel.num_nodes, or unset it"
         )
     if _port and who == "nobody" and os.environ.get("NODE_RANK", "0") == "0":
         _check_free(_port)

@@ -1,7 +1,7 @@
 """One training at a time in a run folder: a lock that goes with the process that holds it, however that ends.
 
 It is a record lock (fcntl), which file systems of several machines know too. It also goes when its process closes the
-file, however often that is open: `check_unlocked` is for before `locked`, not for within. No torch.
+file, however often that is open: within `locked` nothing may open it, and what it says is `signature`. No torch.
 """
 
 from __future__ import annotations
@@ -20,6 +20,11 @@ from ..contracts.names import SETTINGS_FILE
 from .launch import is_first_rank
 
 LOCK_FILE = ".lock"
+
+
+def signature() -> str:
+    """Return what this process writes into a lock that it holds."""
+    return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def check_unlocked(run: Path) -> None:
@@ -73,7 +78,7 @@ def locked(run: Path) -> Iterator[None]:
         run.mkdir(parents=True, exist_ok=True)
         lock = _lock(run / LOCK_FILE)
         left, saved = os.read(lock, 200), _saved(run)
-        _write(lock, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        _write(lock, signature().encode())
     except OSError as error:
         raise UserError(f"{run} cannot be written: {error.strerror}") from None
     try:

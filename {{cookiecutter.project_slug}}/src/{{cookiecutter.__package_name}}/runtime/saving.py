@@ -18,6 +18,7 @@ import torch
 from nemo.lightning.ckpt_utils import ckpt_to_dir
 from nemo.lightning.pytorch import callbacks as nemo
 
+from ..contracts.names import SETTINGS_FILE
 from .background import Background
 from .checkpoint import weights
 from .disk import VANISHED, DiskError, check_room
@@ -124,7 +125,9 @@ class Checkpoint(nemo.ModelCheckpoint):
             if self.background and _is_last(trainer):
                 self.background.wait()
         except DiskError as error:
-            if _is_last(trainer) or _has_vanished(Path(self.dirpath)):
+            if _has_vanished(Path(self.dirpath)):
+                raise DiskError(VANISHED) from error
+            if _is_last(trainer):
                 raise
             _tell(trainer.global_step, error)
             self.__dict__.update(before)
@@ -181,8 +184,8 @@ def _is_last(trainer: Any) -> bool:
 
 
 def _has_vanished(checkpoints: Path) -> bool:
-    """Tell whether the run folder is gone, and with it all that a later save could go beside."""
-    return not checkpoints.parent.exists()
+    """Tell whether the run folder is gone. What is there without settings was made by a save that was under way."""
+    return not (checkpoints.parent / SETTINGS_FILE).exists()
 
 
 def _tell(step: int, error: DiskError) -> None:
@@ -233,6 +236,10 @@ def _finish(
     except DiskError as error:
         if keep:
             _remove(checkpoint)
+            if _has_vanished(checkpoint.parent):
+                with suppress(OSError):  # something else may be in it by now
+                    checkpoint.parent.rmdir()
+                    checkpoint.parent.parent.rmdir()
         if step and not problem and not _has_vanished(checkpoint.parent):  # else the next step ends the run
             _tell(step, error)
         raise
