@@ -138,7 +138,7 @@ class Baker:
         """What a person sees who runs cookiecutter in this folder with these answers."""
         words = ("-m", "cookiecutter", self.template, "--no-input", *answers)
         env = {"COOKIECUTTER_CONFIG": str(self.config), "PWD": str(cwd)}
-        return run(sys.executable, *words, cwd=cwd, timeout=300, env=env)
+        return run(sys.executable, *words, cwd=cwd, timeout=1800, env=env)
 
 
 @pytest.fixture(scope="session")
@@ -168,10 +168,10 @@ def plain_project(baker, tmp_path_factory) -> BakedProject:
 def install(project: BakedProject, folder: Path) -> InstalledProject:
     """Builds a project's wheel and installs it, with no package index to ask."""
     build = (sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", folder)
-    run_ok(*build, cwd=project.path, timeout=120)
+    run_ok(*build, cwd=project.path, timeout=1800)
     (wheel,) = folder.glob("*.whl")
     pip = (sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--target", folder / "site")
-    run_ok(*pip, wheel, cwd=folder, timeout=120)
+    run_ok(*pip, wheel, cwd=folder, timeout=1800)
     return InstalledProject(project, wheel, folder / "site")
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 NEEDED = ("ip", "nsenter", "unshare", "mount")
-LIMIT = 300.0
+LIMIT = 1200.0
 """seconds that nothing here should take, on a busy machine either"""
 
 

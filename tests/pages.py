@@ -44,7 +44,7 @@ def commands(page: Path, heading: str) -> str:
 def perform(block: Block, project: Path, environment: dict[str, str]) -> None:
     """Run a block of commands; what is shown of a file must stand there."""
     if block.language == "bash":
-        run_ok("bash", "-euo", "pipefail", "-c", block.text, cwd=project, timeout=600, env=environment)
+        run_ok("bash", "-euo", "pipefail", "-c", block.text, cwd=project, timeout=1800, env=environment)
     elif not block.file:
         pytest.fail(f"nobody would know where this stands: {block}")
     else:

@@ -358,7 +358,7 @@ def test_make_lists_its_targets_in_a_path_with_spaces(baker: Baker, tmp_path):
     folder = tmp_path / "two words"
     folder.mkdir()
     project = baker.bake(folder)
-    listed = run_ok("make", cwd=project.path, timeout=300)
+    listed = run_ok("make", cwd=project.path, timeout=1800)
     targets = re.findall(r"^  make (\w+) +\w", listed, re.MULTILINE)
     assert targets == ["help", "setup", "train", "layouts", "kills", "check", "test", "lint", "lock", "clean"]
 
@@ -378,14 +378,14 @@ def test_every_target_of_make_works_in_a_folder_of_any_name(baker: Baker, tmp_pa
         (binaries / name).chmod(0o755)
     (project.path / ".venv" / f".{project.slug}-installed").touch()
     for target in ("help", "setup", "train", "layouts", "kills", "check", "test", "lint", "lock", "clean"):
-        run_ok("make", target, cwd=project.path, timeout=300)
-    assert f"-m {project.package} pretrain --run_dir" in run_ok("make", "train", cwd=project.path, timeout=300)
+        run_ok("make", target, cwd=project.path, timeout=1800)
+    assert f"-m {project.package} pretrain --run_dir" in run_ok("make", "train", cwd=project.path, timeout=1800)
 
 
 @pytest.mark.parametrize("folder", [TEMPLATE, TEMPLATE / PROJECT_FOLDER], ids=["template", "project"])
 def test_an_environment_in_a_path_with_a_space_is_refused_in_one_line(folder, tmp_path):
     shutil.copy(folder / "Makefile", tmp_path)
-    result = run("make", "setup", "VENV=two words", cwd=tmp_path, timeout=300)
+    result = run("make", "setup", "VENV=two words", cwd=tmp_path, timeout=1800)
     assert result.status == 2
     [line] = result.output.splitlines()
     assert "VENV=two words has a space in it, which make cannot have in the name of a file: choose another" in line
@@ -398,7 +398,9 @@ def test_setup_runs_again_only_when_its_inputs_change(baker: Baker, tmp_path):
     project = baker.bake(folder)
 
     def setup() -> str:
-        return run_ok("make", "setup", "PIP=echo installing", f"PYTHON={sys.executable}", cwd=project.path, timeout=300)
+        return run_ok(
+            "make", "setup", "PIP=echo installing", f"PYTHON={sys.executable}", cwd=project.path, timeout=1800
+        )
 
     assert "installing" in setup()
     assert "installing" not in setup()

@@ -181,11 +181,11 @@ def test_without_hooks_make_and_the_command_say_so(baker: Baker, tmp_path):
     assert baker.command(tmp_path, "--accept-hooks", "no", "project_slug=p").status == 0
     mend = "generate it again without --accept-hooks no"
     for target in ("setup", "train", "check"):
-        make = run("make", target, cwd=tmp_path / "p", timeout=300)
+        make = run("make", target, cwd=tmp_path / "p", timeout=1800)
         assert make.status == 2
         [line] = make.output.splitlines()
         assert "generated without its hooks" in line and mend in line
-    command = run(sys.executable, "-m", "p", "pretrain", cwd=tmp_path / "p", timeout=300, env={"PYTHONPATH": "src"})
+    command = run(sys.executable, "-m", "p", "pretrain", cwd=tmp_path / "p", timeout=1800, env={"PYTHONPATH": "src"})
     assert command.status == 2
     [line] = command.output.splitlines()
     assert "there is no model/ in" in line and mend in line

@@ -446,7 +446,7 @@ def test_the_command_can_be_pasted_into_any_shell(baker: Baker, folder, wrong):
     assert result.status != 0
     refusal = read_refusal(result.output)
     pasted = refusal.command.replace("cookiecutter", f"{shlex.quote(sys.executable)} -m cookiecutter", 1)
-    run_ok("sh", "-c", pasted, cwd=folder, timeout=300, env={"COOKIECUTTER_CONFIG": str(baker.config)})
+    run_ok("sh", "-c", pasted, cwd=folder, timeout=1800, env={"COOKIECUTTER_CONFIG": str(baker.config)})
     (path,) = folder.iterdir()  # nothing was touched by a substitution
     pyproject = tomllib.loads((path / "pyproject.toml").read_text())["project"]
     answers = refusal.answers
@@ -461,11 +461,11 @@ def test_the_projects_tests_do_not_take_its_name_for_a_command(baker: Baker, fol
     project = baker.bake(folder, project_name=name, project_slug="p", description=description)
     words = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_readme.py")
     env = {"PYTHONPATH": str(project.path / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
-    run_ok(sys.executable, *words, cwd=project.path, timeout=200, env=env)
+    run_ok(sys.executable, *words, cwd=project.path, timeout=1800, env=env)
 
 
 def test_a_terminal_that_cannot_show_the_name_is_no_reason_to_fail(baker: Baker, folder):
     words = ("-m", "cookiecutter", baker.template, "--no-input", "project_name=🚀", "project_slug=p")
     env = {"COOKIECUTTER_CONFIG": str(baker.config), "PYTHONIOENCODING": "ascii"}
-    assert "\\U0001f680 is ready" in run_ok(sys.executable, *words, cwd=folder, timeout=300, env=env)
+    assert "\\U0001f680 is ready" in run_ok(sys.executable, *words, cwd=folder, timeout=1800, env=env)
     assert (folder / "p" / "README.md").read_text(encoding="utf-8").startswith("# 🚀\n")

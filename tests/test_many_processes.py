@@ -15,7 +15,7 @@ from conftest import INHERITED_NOT, run
 from machines import LIMIT, wait_for
 from runs import is_saved, pretrain, same
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.slow
 SETTINGS = ("--training.warmup_steps", "5", "--training.val_check_interval", "20")
 STEPS = ("--training.max_steps", "60")
 SLOWLY = ("--training.max_steps", "100", "--training.micro_batch_size", "1")  # time to be killed before the end

@@ -85,8 +85,8 @@ def test_no_gap_is_left_where_something_is_not_chosen(project: BakedProject):
 
 
 def test_ruff_finds_nothing(project: BakedProject):
-    run_ok(BIN / "ruff", "check", "--no-cache", ".", cwd=project.path, timeout=300)
-    run_ok(BIN / "ruff", "format", "--no-cache", "--check", ".", cwd=project.path, timeout=300)
+    run_ok(BIN / "ruff", "check", "--no-cache", ".", cwd=project.path, timeout=1800)
+    run_ok(BIN / "ruff", "format", "--no-cache", "--check", ".", cwd=project.path, timeout=1800)
 
 
 def path_of(file: str, projects: tuple[BakedProject, ...]) -> Path:
@@ -105,11 +105,11 @@ def test_every_file_of_a_choice_is_looked_at_below():
 @pytest.mark.parametrize("file", SCHEMAS)
 def test_a_workflow_has_the_form_that_its_reader_demands(file: str, everything):
     check = (BIN / "check-jsonschema", "--builtin-schema", SCHEMAS[file])
-    run_ok(*check, path_of(file, everything), cwd=TEMPLATE, timeout=300)
+    run_ok(*check, path_of(file, everything), cwd=TEMPLATE, timeout=1800)
     broken = yaml.safe_load(path_of(file, everything).read_text())
     broken["updates" if "dependabot" in file else "jobs" if "workflows" in file else "test"] = 3
     words = [*map(str, check), "-"]
-    done = subprocess.run(words, input=json.dumps(broken), text=True, capture_output=True, timeout=300)
+    done = subprocess.run(words, input=json.dumps(broken), text=True, capture_output=True, timeout=1800)
     assert done.returncode == 1, done.stdout
 
 
@@ -131,7 +131,7 @@ def test_a_workflow_calls_only_what_is_there(file: str, everything):
             assert target in targets
         plain = re.sub(r"\$\{\{.*?\}\}", "x", script)
         check = (BIN / "shellcheck", "--shell=bash", "-")
-        done = subprocess.run([*map(str, check)], input=plain, text=True, capture_output=True, timeout=300)
+        done = subprocess.run([*map(str, check)], input=plain, text=True, capture_output=True, timeout=1800)
         assert done.returncode == 0, done.stdout
         words = re.findall(
             r"(?:^|[;|{]|&&|then|else)\s*([\w-]+)", re.sub(r"\"[^\"]*\"|'[^']*'", "x", plain), re.MULTILINE
@@ -140,8 +140,8 @@ def test_a_workflow_calls_only_what_is_there(file: str, everything):
 
 
 def test_docker_and_slurm_files_have_no_faults_that_a_linter_knows(everything):
-    run_ok(BIN / "hadolint", "Dockerfile", cwd=everything[0].path, timeout=300)
-    run_ok(BIN / "shellcheck", "slurm/train.sbatch", cwd=everything[0].path, timeout=300)
+    run_ok(BIN / "hadolint", "Dockerfile", cwd=everything[0].path, timeout=1800)
+    run_ok(BIN / "shellcheck", "slurm/train.sbatch", cwd=everything[0].path, timeout=1800)
 
 
 def test_the_development_container_makes_the_projects_environment(everything):

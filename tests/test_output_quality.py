@@ -31,16 +31,16 @@ def project(request, baker: Baker, default_project, longest_project, tmp_path_fa
 
 
 def test_ruff_finds_nothing(project: BakedProject):
-    run_ok(BIN / "ruff", "check", "--no-cache", ".", cwd=project.path, timeout=300)
+    run_ok(BIN / "ruff", "check", "--no-cache", ".", cwd=project.path, timeout=1800)
 
 
 def test_ruff_would_format_nothing(project: BakedProject):
-    run_ok(BIN / "ruff", "format", "--no-cache", "--diff", ".", cwd=project.path, timeout=300)
+    run_ok(BIN / "ruff", "format", "--no-cache", "--diff", ".", cwd=project.path, timeout=1800)
 
 
 def test_mypy_finds_nothing(default_project: BakedProject):
     """Names do not matter to types, so one project will do; the cache is kept, for torch's types take a minute."""
-    run_ok(BIN / "mypy", "--cache-dir", TEMPLATE / ".mypy_cache", cwd=default_project.path, timeout=280)
+    run_ok(BIN / "mypy", "--cache-dir", TEMPLATE / ".mypy_cache", cwd=default_project.path, timeout=1800)
 
 
 @pytest.mark.parametrize(("tool", "bad_line"), [("ruff", "import os\n"), ("mypy", "x: int = 'a'\n")])
@@ -49,7 +49,7 @@ def test_the_tools_would_find_a_fault(baker: Baker, tmp_path, tool, bad_line):
     project = baker.bake(tmp_path)
     (project.path / "src" / project.package / "fault.py").write_text(f'"""A fault."""\n\n{bad_line}')
     arguments = ("check", "--no-cache", ".") if tool == "ruff" else ("--cache-dir", TEMPLATE / ".mypy_cache")
-    result = run(BIN / tool, *arguments, cwd=project.path, timeout=280)
+    result = run(BIN / tool, *arguments, cwd=project.path, timeout=1800)
     assert result.status == 1
     assert "fault.py" in result.output
 
@@ -92,11 +92,11 @@ def test_the_wheel_holds_the_package_with_its_data_and_nothing_else(installed: I
 def test_the_installed_command_answers_outside_the_tree_and_offline(installed: InstalledProject, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(NO_NETWORK)
     env = {**installed.env, "PYTHONPATH": f"{tmp_path}:{installed.site}", "CUDA_VISIBLE_DEVICES": ""}
-    output = run_ok(installed.project.slug, "--help", cwd=tmp_path, timeout=300, env=env)
+    output = run_ok(installed.project.slug, "--help", cwd=tmp_path, timeout=1800, env=env)
     for command in ("pretrain", "finetune", "evaluate", "predict", "report", "export", "layouts", "doctor"):
         assert command in output
-    as_module = run_ok(sys.executable, "-m", installed.project.package, "--help", cwd=tmp_path, timeout=300, env=env)
+    as_module = run_ok(sys.executable, "-m", installed.project.package, "--help", cwd=tmp_path, timeout=1800, env=env)
     assert "pretrain" in as_module
     where = f"import {installed.project.package} as p; print(p.__file__)"
-    found = run_ok(sys.executable, "-c", where, cwd=tmp_path, timeout=300, env=env)
+    found = run_ok(sys.executable, "-c", where, cwd=tmp_path, timeout=1800, env=env)
     assert found.strip().startswith(str(installed.site))

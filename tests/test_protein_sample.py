@@ -60,7 +60,7 @@ def sdist(tmp_path: Path) -> Path:
 
 def test_the_tool_selects_what_its_text_says_and_makes_it_again_bit_for_bit(sdist: Path, tmp_path: Path):
     made = [tmp_path / name for name in ("one.xz", "again.xz")]
-    told = [run_ok(sys.executable, TOOL, sdist, "--output", path, cwd=tmp_path, timeout=300) for path in made]
+    told = [run_ok(sys.executable, TOOL, sdist, "--output", path, cwd=tmp_path, timeout=1800) for path in made]
     content = lzma.decompress(made[0].read_bytes())
     assert list(csv.reader(io.StringIO(content.decode()))) == SAMPLE
     assert made[0].read_bytes() == made[1].read_bytes()

@@ -18,7 +18,6 @@ NEEDED = ("slurmctld", "slurmd", "munged", "sbatch", "setpriv")
 MISSING = [program for program in NEEDED if not shutil.which(program)] or (["root"] if os.geteuid() else [])
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(900),
     pytest.mark.skipif(bool(MISSING), reason=f"no Slurm cluster can be made here without {', '.join(MISSING)}"),
 ]
 SETTINGS = ("--accelerator", "cpu", "--training.warmup_steps", "5", "--training.val_check_interval", "20")

@@ -40,10 +40,10 @@ def test_no_trace_is_left_of_the_starter_that_was_not_chosen(baker: Baker, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(2400)
+@pytest.mark.timeout(7500)
 def test_its_own_tests_pass(protein_project: BakedProject, tmp_path):
     installed = install(protein_project, tmp_path)
     # the cellar is the same to the byte, and the other project's tests have been down there
     command = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--ignore", "tests/runtime")
-    output = run_ok(*command, cwd=protein_project.path, timeout=2300, env=installed.env)
+    output = run_ok(*command, cwd=protein_project.path, timeout=7200, env=installed.env)
     assert " passed" in output

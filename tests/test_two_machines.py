@@ -14,7 +14,6 @@ from runs import is_saved, pretrain, same
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(900),
     pytest.mark.skipif(why_not() is not None, reason=f"two machines cannot be made here: {why_not()}"),
 ]
 SETTINGS = ("--accelerator", "cpu", "--training.warmup_steps", "5", "--training.val_check_interval", "20")

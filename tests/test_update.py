@@ -79,7 +79,7 @@ class Desk:
         who = {f"GIT_{role}_{what}": "x@y" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
         alone = {"HOME": str(self.folder), "GIT_CONFIG_NOSYSTEM": "1", "GIT_ALLOW_PROTOCOL": "file", "PWD": str(cwd)}
         paths = f'export PATH={shlex.quote(str(self.folder / "bin"))}:"$PATH"; '
-        return run("sh", "-c", paths + command, cwd=cwd, timeout=120, env={**who, **alone})
+        return run("sh", "-c", paths + command, cwd=cwd, timeout=1800, env={**who, **alone})
 
     def sh(self, command: str, cwd: Path) -> str:
         result = self.try_sh(command, cwd)

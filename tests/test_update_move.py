@@ -114,7 +114,7 @@ def test_a_changed_file_that_is_no_more_stays_and_is_noticed_and_the_rest_comes(
 
     words = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/test_rooms.py", "-k", "every_file_is_in")
     env = {"PYTHONPATH": str(project / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
-    result = run(*words, cwd=project, timeout=100, env=env)
+    result = run(*words, cwd=project, timeout=1800, env=env)
     assert result.status == 1
     assert re.search("^E .*'data'", result.output, flags=re.MULTILINE)
 

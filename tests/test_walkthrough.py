@@ -60,18 +60,15 @@ def scores_of(project: Path) -> dict:
 
 
 slow = pytest.mark.slow
-long = pytest.mark.timeout(1500)  # the first test of a page waits for its walk, which takes minutes
 
 
 @slow
-@long
 def test_the_loss_falls(walked: Path):
     rows = [row for row in read_rows(walked / "runs" / "pretrain" / "metrics.csv") if row["val_loss"]]
     assert float(rows[-1]["val_loss"]) < 0.5 * float(rows[0]["val_loss"])
 
 
 @slow
-@long
 def test_waves_are_answered_far_better_than_by_guessing(waves: Path):
     scores = scores_of(waves)
     assert scores["test_accuracy"] > 0.8  # of eight frequencies
@@ -80,7 +77,6 @@ def test_waves_are_answered_far_better_than_by_guessing(waves: Path):
 
 
 @slow
-@long
 def test_every_wave_is_predicted_once_in_order(waves: Path):
     rows, scores = read_rows(waves / "runs" / "pretrain" / "predictions.csv"), scores_of(waves)
     assert list(rows[0]) == ["idx", "frequency", "true_frequency", "amplitude", "true_amplitude"]
@@ -92,7 +88,6 @@ def test_every_wave_is_predicted_once_in_order(waves: Path):
 
 
 @slow
-@long
 def test_masked_letters_are_guessed_and_counted(sequences: Path):
     rows, scores = read_rows(sequences / "runs" / "pretrain" / "predictions.csv"), scores_of(sequences)
     assert [int(row["idx"]) for row in rows] == list(range(1_012))
@@ -104,7 +99,6 @@ def test_masked_letters_are_guessed_and_counted(sequences: Path):
 
 
 @slow
-@long
 def test_the_report_shows_what_the_model_says(waves: Path, sequences: Path):
     reports = [project / "runs" / "pretrain" / "report" for project in (waves, sequences)]
     shown = [{path.stem for path in report.iterdir()} for report in reports]
@@ -114,13 +108,11 @@ def test_the_report_shows_what_the_model_says(waves: Path, sequences: Path):
 
 
 @slow
-@long
 def test_what_is_exported_loads_in_plain_torch(walked: Path):
     assert (walked / "runs" / "pretrain" / "export" / "load.py").exists()  # it computes what the network does
 
 
 @slow
-@long
 def test_the_network_trains_the_same_however_it_is_split(walked: Path):
     proof = json.loads((walked / "layouts.json").read_text())
     assert proof["holds"] and proof["left_out"] == {} and proof["not_tried"] == []
@@ -128,7 +120,6 @@ def test_the_network_trains_the_same_however_it_is_split(walked: Path):
 
 
 @slow
-@long
 def test_no_source_speaks_of_mnist_any_more(walked: Path):
     sources = {path.name: path.read_text(encoding="utf-8").lower() for path in (walked / "src").rglob("*.py")}
     assert sources and not [name for name, text in sources.items() if re.search("mnist|digit|pixel", text)]

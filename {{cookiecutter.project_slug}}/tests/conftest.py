@@ -267,7 +267,7 @@ def command() -> Callable[..., subprocess.CompletedProcess]:
     return _command
 
 
-def _command(*arguments: str, script: Path | None = None, limit: float = 250) -> subprocess.CompletedProcess:
+def _command(*arguments: str, script: Path | None = None, limit: float = 900) -> subprocess.CompletedProcess:
     words = [sys.executable, *(["-m", PACKAGE] if script is None else [str(script)]), *arguments]
     with subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, start_new_session=True

@@ -32,7 +32,7 @@ def broken(tmp_path):
             capture_output=True,
             text=True,
             env={**ENVIRONMENT, "PYTHONPATH": str(house.parent), "PYTHONDONTWRITEBYTECODE": "1"},
-            timeout=120,
+            timeout=900,
             cwd=tmp_path,
         )
 

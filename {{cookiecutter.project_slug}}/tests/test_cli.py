@@ -55,7 +55,7 @@ def test_help_and_wrong_settings_are_answered_without_torch(argv):
     heavy = {"torch", "numpy", "nemo", "matplotlib"}
     code = f"import sys; sys.argv[1:] = {argv}\nfrom {PACKAGE}.cli import main\n"
     code += f"try: main()\nexcept SystemExit: pass\nprint(sorted({heavy} & set(sys.modules)))"
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, timeout=900)
     assert answer.stdout.splitlines()[-1] == "[]", answer.stderr
 
 
@@ -145,6 +145,33 @@ def test_flags_files_and_defaults_are_laid_over_each_other_in_order(asked, tmp_p
     assert given == change(
         Settings(), run_dir=run_dir[1], seed=7, new_heads=("a", "b"), training={"lr": 0.5, "max_steps": 80}
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("seed: 7\ntraining:\n  lr: 0.5\n  max_steps: 70\n  lr: 0.5\n", "training.lr"),
+        ("training: {lr: 0.5}\nseed: 7\ntraining: {max_steps: 70}\n", "training"),
+    ],
+)
+def test_a_setting_that_a_file_gives_twice_is_refused(text, name, refused, tmp_path, run_dir):
+    (file := tmp_path / "some.yaml").write_text(text)
+    assert refused("pretrain", *run_dir, "--config", file).endswith(f"error: {file} gives {name} twice: leave one out")
+
+
+def test_a_file_may_bring_values_along_and_give_one_of_them_again(asked, tmp_path, run_dir):
+    (file := tmp_path / "some.yaml").write_text("training:\n  <<: {lr: 0.5, max_steps: 70}\n  lr: 0.25\n")
+    assert run("pretrain", *run_dir, "--config", file) == 0
+    assert asked == [change(Settings(), run_dir=run_dir[1], training={"lr": 0.25, "max_steps": 70})]
+
+
+def test_a_setting_that_the_file_of_a_run_has_lost_is_told(asked, tmp_path, capfd):
+    save_settings(change(Settings(), training={"clip_grad": 0.5}), tmp_path)
+    path = tmp_path / SETTINGS_FILE
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if "clip_grad" not in line))
+    assert run("pretrain", "--run_dir", tmp_path, "--resume", "true") == 0
+    [line] = capfd.readouterr().err.splitlines()
+    assert line == f"warning: {path} does not say training.clip_grad: the defaults are taken"
 
 
 def printed_config(capsys, *argv):
@@ -267,7 +294,7 @@ def test_who_reads_may_stop_reading():
     words = [sys.executable, "-m", PACKAGE, "--help"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT) as process:
         process.stdout.close()
-        assert process.wait(timeout=300) == 0
+        assert process.wait(timeout=900) == 0
         assert process.stderr.read() == b""
 
 

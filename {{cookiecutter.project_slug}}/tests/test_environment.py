@@ -17,5 +17,5 @@ TESTS = ("tests/test_lacking.py::test_a_file_that_the_model_lacks_is_one_line", 
 def test_what_is_in_the_environment_changes_no_test():
     words = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", *TESTS]
     folder, env = Path(__file__).parents[1], {**ENVIRONMENT, **RANK, **JOB, **SHELL}
-    done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout

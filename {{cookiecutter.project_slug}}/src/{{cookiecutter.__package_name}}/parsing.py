@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, fields, is_dataclass
 from functools import reduce
 from itertools import pairwise
@@ -11,8 +14,11 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import yaml
+
 from .contracts.errors import UserError
 from .contracts.names import SETTINGS_FILE
+from .contracts.settings import by_name
 from .model.settings import Settings
 from .training.run_settings import load_settings
 
@@ -36,6 +42,8 @@ def parse(argv: list[str], defaults: Settings, prog: str, description: str, sour
         def error(self, message: str, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
             raise UserError(_plain(message, list(self._option_string_actions), _files(argv), values))
 
+    for path in filter(Path.is_file, map(Path, _config_files(argv))):
+        _names_in(path)
     values = asdict(defaults)
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = Parser(prog=prog, usage="%(prog)s [settings]", description=description, allow_abbrev=False)
@@ -72,14 +80,39 @@ def saved_settings(run: Path) -> Settings:
     if problems:
         reason = re.sub(r"--(?=\w)", "", problems[0])  # nobody has given a flag
         raise UserError(f"{run / SETTINGS_FILE} cannot be used ({reason}): mend it, or train again")
+    if lacking := sorted(dict(by_name(asdict(loaded))).keys() - _names_in(run / SETTINGS_FILE)):
+        names = ", ".join(lacking[:3]) + (f" and {len(lacking) - 3} more" if len(lacking) > 3 else "")
+        print(f"warning: {run / SETTINGS_FILE} does not say {names}: the defaults are taken", file=sys.stderr)
     return settings
+
+
+def _names_in(path: Path) -> set[str]:
+    """Return the dotted names that a YAML file gives; UserError for one that is there twice: YAML takes the last."""
+
+    def names(node: yaml.Node | None, prefix: str, above: tuple[yaml.Node, ...]) -> Iterator[str]:
+        yield prefix.removesuffix(".")
+        if isinstance(node, yaml.MappingNode) and node not in above:
+            for key, value in node.value:
+                if key.value != "<<":  # what it brings may be given again
+                    yield from names(value, f"{prefix}{key.value}.", (*above, node))
+
+    try:
+        found = list(names(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader), "", ()))
+    except (OSError, ValueError, yaml.YAMLError):
+        return set()  # which the parser tells
+    if twice := [name for name, times in Counter(found).items() if times > 1]:
+        raise UserError(f"{path} gives {twice[0]} twice: leave one out")
+    return set(found)
+
+
+def _config_files(argv: list[str]) -> list[str]:
+    apart = [word for before, word in pairwise(argv) if before == "--config"]
+    return [*apart, *(word.removeprefix("--config=") for word in argv if word.startswith("--config="))]
 
 
 def _files(argv: list[str]) -> str:
     """Name the --config files of a command line."""
-    apart = [word for before, word in pairwise(argv) if before == "--config"]
-    joined = [word.removeprefix("--config=") for word in argv if word.startswith("--config=")]
-    return " or ".join(shlex.quote(name) if name else "--config ''" for name in (*apart, *joined))
+    return " or ".join(shlex.quote(name) if name else "--config ''" for name in _config_files(argv))
 
 
 def _check_given(values: Any, kind: Any, name: str = "") -> None:

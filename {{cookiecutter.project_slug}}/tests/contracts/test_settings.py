@@ -48,6 +48,7 @@ HEADS = Run(model=WithHeads())
 # A wrong value for every rule; the problem must start with the named setting and its value.
 WRONG = {
     "--run_dir is empty": Run(run_dir=""),
+    "--run_dir -x is read as a setting by other commands: write ./-x": Run(run_dir="-x"),
     "--loggers wandb,comet": Run(loggers="wandb,comet"),
     "--seed 0": Run(seed=0),
     "--data.num_workers -1": change(RUN, data={"num_workers": -1}),
@@ -74,6 +75,7 @@ WRONG = {
     "--training.lr 0.0 ": change(RUN, training={"lr": 0.0, "min_lr": 0.0}),
     "--training.lr 1e-06": change(RUN, training={"lr": 1e-6}),
     "--training.lr nan": change(RUN, training={"lr": float("nan")}),
+    "--training.lr inf": change(RUN, training={"lr": float("inf")}),
     "--training.warmup_steps -1": change(RUN, training={"warmup_steps": -1}),
     "--training.warmup_steps 1000": change(RUN, training={"warmup_steps": 1_000}),
     "--training.checkpoint_minutes -1": change(RUN, training={"checkpoint_minutes": -1.0}),

@@ -24,7 +24,7 @@ from {{cookiecutter.__package_name}}.results.evaluate import evaluate, predict
 from {{cookiecutter.__package_name}}.training.run_settings import save_settings
 from {{cookiecutter.__package_name}}.training.train import make_module
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 
 
 def train(spread, run, *broken, **changes):

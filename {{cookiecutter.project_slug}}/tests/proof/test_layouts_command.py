@@ -15,7 +15,7 @@ from {{cookiecutter.__package_name}}.proof.differences import Differences
 from {{cookiecutter.__package_name}}.proof.ranks import RanksFailed
 from {{cookiecutter.__package_name}}.training.run_settings import save_settings
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 
 
 class Sizes(ModelSettings):

@@ -275,5 +275,5 @@ from written_runs import FIGURES
 report.figures = FIGURES
 report.make_report({str(run)!r})
 """
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=900)
     assert (run / names.REPORT_FOLDER / names.REPORT_PAGE).is_file()

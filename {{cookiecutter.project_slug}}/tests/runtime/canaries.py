@@ -135,7 +135,7 @@ def seen_in_a_fresh_process() -> dict[str, Any]:
     with TemporaryDirectory() as folder:
         save_settings(change(TINY, run_dir=f"{folder}/run", training=steps), Path(folder))
         words = [sys.executable, "-c", PROGRAM.replace("PACKAGE", PACKAGE), folder]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=200, env=environment)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=900, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     seen: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return seen

@@ -71,7 +71,7 @@ def test_a_script_trains_in_two_processes_again_and_again(command: Callable, tmp
     (script := tmp_path / "train.py").write_text(TRAINS.format(package=PACKAGE))
     save_settings(change(TINY, run_dir=str(tmp_path / "run-"), parallel={"devices": 2}), tmp_path)
     assert (tmp_path / SETTINGS_FILE).exists()
-    answer = command(script=script, limit=200)
+    answer = command(script=script)
     assert answer.returncode == 0, answer.stderr
     told = {(tmp_path / "run-b" / f"ended-{rank}").read_text() for rank in range(2)}
     assert len(told) == 1 and told.pop().startswith("([20, 20], ")

@@ -56,7 +56,7 @@ def launched(command: Callable, tmp_path: Path) -> Callable:
     def run(ends: str) -> subprocess.CompletedProcess:
         script = tmp_path / "ranks.py"
         script.write_text(LAUNCHES.format(package=PACKAGE, ends=ends))
-        return command(script=script, limit=30)
+        return command(script=script)
 
     return run
 
@@ -216,7 +216,7 @@ def test_a_program_that_is_no_file_cannot_be_run_again(words: list[str]) -> None
     program = f"from {PACKAGE}.runtime import launch; launch.check(2, 1)"
     here = {name: value for name, value in ENVIRONMENT.items() if name not in ("LOCAL_RANK", "RANK")}
     command = [sys.executable, *(word.format(program=program) for word in words)]
-    answer = subprocess.run(command, input=program, capture_output=True, text=True, env=here, timeout=300)
+    answer = subprocess.run(command, input=program, capture_output=True, text=True, env=here, timeout=900)
     assert "UserError: --parallel.devices 2 runs this program again for each process" in answer.stderr
 
 
@@ -224,7 +224,7 @@ def test_a_program_that_is_no_file_cannot_be_run_again(words: list[str]) -> None
 def test_canary_lightning_kills_the_first_rank(command: Callable, tmp_path: Path) -> None:
     script = tmp_path / "observed.py"
     script.write_text(OBSERVED)
-    if command(script=script, limit=60).returncode == 2:
+    if command(script=script).returncode == 2:
         mended("launch._end_with")
 
 

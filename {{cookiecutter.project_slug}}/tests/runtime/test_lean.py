@@ -27,7 +27,7 @@ assert callable(torch._dynamo.optimize) and Trainer.__name__ == "Trainer"
 def imported(first: str, later: str = "") -> list[str]:
     program = IMPORTS.replace("FIRST", first).replace("PACKAGE", PACKAGE).replace("HEAVY", str(HEAVY)) + later
     words = [sys.executable, "-W", "ignore", "-c", program]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=200, env=ENVIRONMENT)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=900, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr[-2000:]
     found: list[str] = json.loads(done.stdout.splitlines()[0])
     return found

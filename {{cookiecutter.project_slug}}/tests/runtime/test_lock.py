@@ -64,9 +64,9 @@ def test_a_training_holds_its_folder_until_it_ends(resume, tiny, tmp_path, monke
 def test_the_lock_goes_with_its_process_however_that_ends(number, holder, tiny, tmp_path):
     if number:
         holder.send_signal(number)
-        holder.wait(60)
+        holder.wait(900)
     else:
-        holder.communicate(timeout=300)
+        holder.communicate(timeout=900)
         assert not (tmp_path / "run").exists()
     assert not holds_run(tiny())
     with lock.locked(tmp_path / "run"):

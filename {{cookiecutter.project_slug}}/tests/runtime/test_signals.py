@@ -60,5 +60,5 @@ def test_what_nohup_lets_a_process_ignore_stays_ignored():
 
 def test_a_later_signal_ends_the_process_at_once():
     words = [sys.executable, "-c", TWICE.format(package=PACKAGE)]
-    answer = subprocess.run(words, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+    answer = subprocess.run(words, capture_output=True, text=True, env=ENVIRONMENT, timeout=900)
     assert (answer.returncode, answer.stdout, answer.stderr) == (-signal.SIGTERM, "SIGTERM\n", "")

@@ -16,7 +16,7 @@ from {{cookiecutter.__package_name}}.proof.ranks import run_ranks
 from {{cookiecutter.__package_name}}.results.evaluate import evaluate
 from {{cookiecutter.__package_name}}.training.train import train
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 
 MOST = 50
 SETTINGS = change(

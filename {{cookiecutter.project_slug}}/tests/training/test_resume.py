@@ -21,7 +21,7 @@ from {{cookiecutter.__package_name}}.runtime.checkpoint import best_checkpoint, 
 from {{cookiecutter.__package_name}}.runtime.seal import UNFINISHED
 from {{cookiecutter.__package_name}}.training import train as training
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 
 # Dropout, so that random numbers matter; validation and checkpoints every five steps, two micro batches a step.
 WITH_DROPOUT = change(

@@ -21,7 +21,7 @@ from {{cookiecutter.__package_name}}.runtime.checkpoint import last_checkpoint
 from {{cookiecutter.__package_name}}.runtime.seal import finished
 from {{cookiecutter.__package_name}}.training import train as training
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 
 EVERY_FOUR = change(
     TINY,
@@ -143,7 +143,7 @@ def what_is_whole(settings: Settings) -> tuple[set[str], set[str]]:
     gather = background.Copies.gather
 
     def late(self: Any) -> None:
-        go_on.wait(60)
+        go_on.wait(900)
         gather(self)
 
     def look(trainer: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
+from math import inf
 from typing import Any
 
 LOGGERS = ("tensorboard", "wandb", "mlflow")
@@ -79,6 +80,7 @@ def text_checks(settings: Any) -> list[tuple[bool, str]]:
     unknown = [name for name in settings.logger_names if name not in LOGGERS]
     return [
         (not run_dir, "--run_dir is empty: name a folder"),
+        (run_dir.startswith("-"), f"--run_dir {run_dir} is read as a setting by other commands: write ./{run_dir}"),
         (not run_dir.isprintable(), f"--run_dir {run_dir!r} has a character that cannot be printed: name another"),
         (
             "$" in run_dir,  # which TensorBoard's logger would take for a variable, and nobody else
@@ -134,7 +136,7 @@ def number_checks(settings: Any) -> list[tuple[bool, str]]:
         ),
         (not 0 < minutes < 1e6, f"--parallel.timeout_minutes {minutes} must be above 0, and below a million"),
         (
-            not 0 <= training.min_lr <= training.lr or training.lr == 0,
+            not 0 <= training.min_lr <= training.lr < inf or training.lr == 0,
             f"--training.lr {training.lr} must be above 0 and not below --training.min_lr {training.min_lr}",
         ),
         (

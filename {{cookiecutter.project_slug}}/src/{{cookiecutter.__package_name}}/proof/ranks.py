@@ -38,7 +38,7 @@ class Ranks:
     store: Any
     """server of the store through which they find each other; lives as long as this object"""
 
-    def results(self, limit: float = 300.0) -> list[Any]:
+    def results(self, limit: float = 900.0) -> list[Any]:
         """Wait for all ranks; return what each returned. None of them is left behind.
 
         Args:
@@ -149,7 +149,7 @@ def run_ranks(
     processes: int,
     logs: Path,
     accelerator: str = "cpu",
-    limit: float = 300.0,
+    limit: float = 900.0,
 ) -> list[Any]:
     """Start ranks, wait for them and return what each returned; see `start_ranks` and `Ranks.results`."""
     return start_ranks(target, *arguments, processes=processes, logs=logs, accelerator=accelerator).results(limit)

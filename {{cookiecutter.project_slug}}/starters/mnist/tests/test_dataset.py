@@ -166,7 +166,7 @@ def test_sample_is_attributed(digits):
 def test_item_imports_without_torch():
     name = "{{cookiecutter.__package_name}}.model.item"
     code = f"import sys, {name}; print(*set(sys.modules).intersection(['torch', 'numpy']))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=900, check=True)
     assert done.stdout.strip() == ""
 
 

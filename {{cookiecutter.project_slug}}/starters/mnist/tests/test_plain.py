@@ -75,7 +75,7 @@ def outside(tmp_path_factory):
     def run(cwd, *words):
         python = folder / "bin" / "python"
         clean = {name: value for name, value in ENVIRONMENT.items() if not name.startswith("PYTHON")}
-        return subprocess.run([python, *words], cwd=cwd, env=clean, capture_output=True, text=True, timeout=120)
+        return subprocess.run([python, *words], cwd=cwd, env=clean, capture_output=True, text=True, timeout=900)
 
     return run
 
