@@ -44,7 +44,7 @@ def test_headlines_say_what_a_loss_counts_and_nothing_of_what_has_no_count(tmp_p
     (run / names.EVALUATION_FILE).write_text(json.dumps({**evaluation, "counted": "masked tokens"}))
     text = text_of(make_report(run))
     assert "test loss 2 mean of 4,321 masked tokens of the test set" in text
-    assert "test hits 50.00% ± 1.58% (standard error, 1,000 masked tokens of the test set)" in text
+    assert "test hits 50.00% ± 1.58% (standard error, 1,000 values of the test set)" in text
     assert "test perplexity 7.5 steps" in text
     assert "num items" not in text and "counted" not in text.split("samples seen")[0]
 

@@ -212,7 +212,10 @@ def _headlines(run: Run) -> Iterator[tuple[str, str, str]]:
 
 def _certainty(run: Run, name: str) -> str:
     """Say what a figure of the test set is the mean of, and of a share how uncertain that is."""
-    count, counted = int(run.evaluation[names.COUNTS].get(name, 0)), run.evaluation.get(names.COUNTED, "items")
+    counts, counted = run.evaluation[names.COUNTS], run.evaluation.get(names.COUNTED, "items")
+    count = int(counts.get(name, 0))
+    if counts.get(f"test_{names.LOSS}", count) != count:
+        counted = "values"  # of something else than the loss counts
     over = f"{count:,} test items" if counted == "items" else f"{count:,} {counted} of the test set"
     if count and name.removeprefix("test_") in figures.SHARES:
         error = math.sqrt(max(run.evaluation[name] * (1 - run.evaluation[name]), 0) / count)

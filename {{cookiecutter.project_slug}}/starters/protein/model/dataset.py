@@ -162,7 +162,7 @@ def _tell_of_long(file: str, proteins: Proteins, settings: Settings) -> None:
         whole = int(lengths.max()) + SPECIAL_TOKENS
         print(
             f"warning: {count:,} of the {len(proteins):,} proteins in {file} have more than {most:,} residues: only so "
-            f"many are read, at both ends (--model.max_length {whole} reads all)",
+            f"many are read, at both ends (a network with --model.max_length {whole} reads all)",
             file=sys.stderr,
             flush=True,
         )

@@ -80,7 +80,7 @@ def _finite(label: str) -> float:
     try:
         number = float(label)
     except ValueError:
-        raise LabelError(f"the label {label!r} is no number") from None
+        raise LabelError(f"the label {label!r} is no number: classes need a classifier as --network") from None
     if not abs(number) <= np.finfo(np.float32).max:
         raise LabelError(f"the label {label!r} is not finite, or too large for float32")
     return number

@@ -84,7 +84,7 @@ class _Table:
         """Give the fields of each line below the first; DataError if they are not as many as the columns."""
         for row in self._rows():
             if len(row) != len(self.header):
-                raise self.error(f"{len(row)} fields for {len(self.header)} columns: check the quotation marks")
+                raise self.error(f"{len(row)} fields for {len(self.header)} columns: mend the row, or its quotes")
             yield row
 
     def _rows(self) -> Iterator[list[str]]:
@@ -144,5 +144,8 @@ def _classes(path: Path, column: str, labels: LabelReader) -> str:
         place = table.header.index(column)
         found = sorted(set().union(*(labels.classes_in(row[place]) for row in table)))
     if len(found) > _MOST_CLASSES:
-        raise DataError(f"{path}: column {column!r} has {len(found):,} different labels, too many for classes")
+        raise DataError(
+            f"{path}: column {column!r} has {len(found):,} different labels, too many for classes: numbers need a "
+            "regressor as --network"
+        )
     return shlex.quote(json.dumps(found, ensure_ascii=False))
