@@ -46,9 +46,10 @@ def lost(error: BaseException | None) -> str | None:
     Returns:
         what happened and what may help, in one line; None if it is another error.
     """
-    found = None
-    while error is not None:  # the first cause says most
-        found = _LOST.search(str(error)) or found
+    found, seen = None, set()
+    while error is not None and id(error) not in seen:  # who raises an error again may make it its own cause
+        seen.add(id(error))
+        found = _LOST.search(str(error)) or found  # the first cause says most
         error = error.__cause__ or error.__context__
     if found is None:
         return None
