@@ -41,9 +41,14 @@ def told_once() -> Iterator[None]:
         ToldError: instead of a UserError of any rank, and of what the others say when that one is gone.
         LostError: instead of what they say when a rank is gone that has told nothing, or stands still; and of what
             torch says when a process that loads data is.
+        KeyboardInterrupt: instead of the SystemExit that Lightning makes of it.
     """
     try:
         yield
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from end
+        raise
     except Exception as error:
         lost = loader.lost(error)
         if meeting.current is None:
