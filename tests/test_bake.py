@@ -211,6 +211,7 @@ tests/runtime/test_heartbeat.py
 tests/runtime/test_launch.py
 tests/runtime/test_lean.py
 tests/runtime/test_lock.py
+tests/runtime/test_loader.py
 tests/runtime/test_loggers.py
 tests/runtime/test_lone_rank.py
 tests/runtime/test_meeting.py

@@ -251,11 +251,24 @@ def test_a_crash_leaves_the_old_report_whole(tmp_path: Path, monkeypatch: pytest
 @quick
 def test_a_rerun_replaces_the_old_report(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
-    (make_report(run).parent / "stale.png").touch()
+    folder = make_report(run).parent
+    (folder / "loss.png").rename(folder / "stale.png")  # a picture that model/figures.py drew then
+    (folder / ".DS_Store").touch()
     before = {path.name for path in run.iterdir()}
     make_report(run)
-    assert not (run / names.REPORT_FOLDER / "stale.png").exists()
+    assert not (folder / "stale.png").exists()
     assert {path.name for path in run.iterdir()} == before
+
+
+@quick
+@pytest.mark.parametrize("name", ["notes.md", "mine.png", "folder"])
+def test_what_is_of_no_report_is_not_deleted(tmp_path: Path, name: str) -> None:
+    run = write_run(tmp_path / "run")
+    mine = make_report(run).parent / name
+    mine.mkdir() if name == "folder" else mine.write_text("mine")
+    with pytest.raises(UserError, match=f"report holds {name}, which is of no report: a new report would delete it"):
+        make_report(run)
+    assert mine.exists()
 
 
 def test_the_report_works_without_torch(tmp_path: Path) -> None:

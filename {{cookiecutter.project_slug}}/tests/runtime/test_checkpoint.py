@@ -2,12 +2,16 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from stand_ins import NumberConfig
+from torch.distributed.checkpoint import CheckpointException
 
 from {{cookiecutter.__package_name}}.contracts.errors import UserError
 from {{cookiecutter.__package_name}}.runtime import checkpoint, saving, seal
 from {{cookiecutter.__package_name}}.runtime.disk import DiskError
+from {{cookiecutter.__package_name}}.training.module import NetworkModule
 
 
 @pytest.fixture
@@ -34,6 +38,49 @@ def test_a_damaged_best_checkpoint_is_refused(checkpoints: Path) -> None:
     (checkpoints / "step=2-val_loss=0.5" / seal.SEAL).write_text('{"weights/common.pt": {"bytes": 1, "crc32": 2}}')
     with pytest.raises(UserError, match=r"step=2-val_loss=0.5 is damaged \(weights/common.pt is missing\): restore it"):
         checkpoint.best_checkpoint(checkpoints)
+
+
+@pytest.mark.parametrize("better", [1, 9])
+def test_a_best_checkpoint_that_is_replaced_meanwhile_gives_way(
+    better: int, checkpoints: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, came = checkpoints / "step=2-val_loss=0.5", iter(range(better))
+
+    def replaced(path: Path) -> str | None:
+        for n in came:
+            (checkpoints / f"step=40-val_loss=0.0{9 - n}").mkdir()
+            seal.seal(checkpoints / f"step=40-val_loss=0.0{9 - n}", {"metadata.json": {"bytes": 2, "crc32": 0}})
+            saving._remove(path)
+            return "metadata.json is missing"
+        return None
+
+    monkeypatch.setattr(checkpoint, "damage", replaced)
+    if better == 1:
+        assert checkpoint.best_checkpoint(checkpoints).name == "step=40-val_loss=0.09"
+        assert not there.exists()
+    else:
+        with pytest.raises(UserError, match=r"replaced while they were read: .* run the command again"):
+            checkpoint.best_checkpoint(checkpoints)
+
+
+def test_of_several_processes_the_first_one_chooses(checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "from_first", lambda what, decide: f"first of {decide()}")
+    assert checkpoint.best_checkpoint(checkpoints).name == "first of step=2-val_loss=0.5"
+
+
+@pytest.mark.parametrize("is_removed", [True, False])
+def test_a_checkpoint_that_vanishes_while_it_is_loaded_is_one_line(is_removed: bool, checkpoints: Path) -> None:
+    class Config(NumberConfig):
+        def configure_model(self, vp_stage: int | None = None) -> Any:
+            if is_removed:
+                saving._remove(best)
+            raise CheckpointException("", {})
+
+    best = checkpoint.best_checkpoint(checkpoints)
+    module = NetworkModule(Config(start_weights_dir=str(checkpoint.weights(best))))
+    line = "step=2-val_loss=0.5 vanished while it was read: a training has a better one now, perhaps; run the command"
+    with pytest.raises(UserError if is_removed else CheckpointException, match=line if is_removed else None):
+        module.configure_model()
 
 
 def test_the_marker_is_the_one_that_nemo_leaves() -> None:

@@ -84,7 +84,7 @@ def _ends_by(number: int, prepare: Callable, ready: multiprocessing.Event) -> No
     ready.set()
 
 
-@pytest.mark.parametrize(("prepare", "survives"), [(partial(loader._leave_signals, 0), True), (int, False)])
+@pytest.mark.parametrize(("prepare", "survives"), [(partial(loader._begin, 0), True), (int, False)])
 def test_a_worker_outlives_the_signal_of_a_scheduler(prepare: Callable, survives: bool) -> None:
     ready = multiprocessing.get_context("fork").Event()
     worker = multiprocessing.get_context("fork").Process(target=_ends_by, args=(signal.SIGTERM, prepare, ready))
@@ -107,7 +107,7 @@ def test_canary_lightning_takes_a_shell_of_slurm_for_a_task(monkeypatch: pytest.
 def test_canary_nemo_forgets_what_workers_do_first() -> None:
     from nemo.lightning.data import add_megatron_sampler
 
-    given = torch.utils.data.DataLoader(list(range(8)), worker_init_fn=loader._leave_signals)
+    given = torch.utils.data.DataLoader(list(range(8)), worker_init_fn=loader._begin)
     sizes = {"micro_batch_size": 2, "global_batch_size": 2}
     if add_megatron_sampler(given, **sizes, rank=0, world_size=1).worker_init_fn is not None:
         mended("loader.Sampler")

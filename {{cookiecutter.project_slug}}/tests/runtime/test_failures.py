@@ -1,11 +1,15 @@
 """failures.py: a mistake is told once, by the rank that finds it."""
 
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
+from canaries import mended
 from conftest import PACKAGE, TINY, change
+from lightning.pytorch.trainer import call
 from torch.distributed import HashStore
 
 from {{cookiecutter.__package_name}}.contracts.errors import LostError
@@ -95,6 +99,22 @@ def test_a_rank_that_does_something_else_is_named_and_the_run_may_be_tried_again
         raise RuntimeError("[gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 9000ms for recv operation")
     told = "error: rank 1 did something else for 0.1 minutes (--parallel.timeout_minutes) while others waited for it"
     assert capfd.readouterr().err.startswith(told)
+
+
+def test_canary_lightning_exits_after_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    before, trainer = signal.getsignal(signal.SIGINT), MagicMock(loggers=[], callbacks=[])
+    trainer.strategy.launcher = None
+    try:
+        call._call_and_handle_interrupt(trainer, interrupted)
+    except SystemExit as end:
+        assert isinstance(end.__context__, KeyboardInterrupt)
+    except KeyboardInterrupt:
+        mended("what failures.told_once does with a SystemExit")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.slow

@@ -10,11 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import ENVIRONMENT, PACKAGE, read_rows
+from conftest import ENVIRONMENT, PACKAGE, read_rows, run
 
 from {{cookiecutter.__package_name}} import cli
 from {{cookiecutter.__package_name}}.contracts import names
 from {{cookiecutter.__package_name}}.runtime.checkpoint import last_checkpoint
+from {{cookiecutter.__package_name}}.training import datamodule, logs
 from {{cookiecutter.__package_name}}.training import train as training
 from {{cookiecutter.__package_name}}.training.run_settings import save_settings
 
@@ -120,10 +121,32 @@ def test_a_signal_while_everything_is_imported_waits_for_the_first_step(tiny):
     assert last_checkpoint(Path(settings.run_dir, names.CHECKPOINTS_FOLDER)).name == "step=1-last"
 
 
-def test_a_signal_before_the_first_step_leaves_nothing(tmp_path, monkeypatch):
-    def interrupted(settings):
-        raise KeyboardInterrupt
+@pytest.fixture
+def ctrl_c(tiny, monkeypatch):
+    """Train in this process, and interrupt it where something is called."""
 
-    monkeypatch.setattr(training, "train", interrupted)
-    assert cli.main(["pretrain", "--accelerator", "cpu", "--run_dir", str(tmp_path / "run")]) == cli.INTERRUPTED
+    def train(owner, name):
+        def interrupted(*arguments, **named):
+            signal.raise_signal(signal.SIGINT)
+            return []
+
+        monkeypatch.setattr(owner, name, interrupted)
+        save_settings(settings := tiny(training={**LONG, "max_steps": 3}), Path(tiny().run_dir).parent)
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            return run("pretrain", "--config", Path(settings.run_dir).parent / names.SETTINGS_FILE)
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    return train
+
+
+@pytest.mark.parametrize(("owner", "name"), [(training, "train"), (datamodule.DataModule, "setup")])
+def test_ctrl_c_before_a_run_is_opened_leaves_nothing(owner, name, ctrl_c, tmp_path):
+    assert ctrl_c(owner, name) == cli.INTERRUPTED
     assert not (tmp_path / "run").exists()
+
+
+def test_ctrl_c_while_a_run_is_opened_waits_for_the_first_step(ctrl_c, tmp_path):
+    assert ctrl_c(logs, "open_loggers") == cli.STOPPED
+    assert last_checkpoint(tmp_path / "run" / names.CHECKPOINTS_FOLDER).name == "step=1-last"

@@ -27,7 +27,7 @@ class ToldError(UserError):
 
 
 LOST = 69
-"""exit code of the ranks of a run that has lost one: EX_UNAVAILABLE of sysexits.h"""
+"""exit code of the ranks of a run that has lost one, or a process that loads: EX_UNAVAILABLE of sysexits.h"""
 
 
 class LostError(ToldError):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from .errors import UserError
+
+_SHOWN = (".DS_Store", "Thumbs.db")
+"""what a desktop leaves in a folder that it has shown"""
 
 
 def at_home(text: str) -> str:
@@ -44,6 +47,20 @@ def write_whole(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def check_only(folder: Path, ours: Collection[str], what: str, mend: str) -> None:
+    """Raise a UserError if a folder that is to be replaced holds something that is not of what we write there.
+
+    Args:
+        folder: the folder, which need not be there.
+        ours: names of files and folders in it that may go.
+        what: what we write there.
+        mend: what to do about something else.
+    """
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if others := sorted(names.difference(ours, _SHOWN)):
+        raise UserError(f"{folder} holds {others[0]}, which is of no {what}: {mend}")
 
 
 @contextmanager

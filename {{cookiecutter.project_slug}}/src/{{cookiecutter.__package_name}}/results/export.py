@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 
 from ..contracts import names
 from ..contracts.errors import UserError, imports_of_model
-from ..contracts.files import write_whole_folder
+from ..contracts.files import check_only, write_whole_folder
 from ..contracts.item import Key
 from ..contracts.settings import ParallelSettings
 from ..contracts.stage import PipelineStage
@@ -165,9 +165,7 @@ def _check_room(folder: Path, files: tuple[str, ...]) -> None:
         raise UserError(f"--output {folder} is where you are, and would be replaced: name another folder")
     check_writable(folder)
     ours = {*files, MODEL_FILE, PLAIN_FILE, "__pycache__"}
-    others = sorted({path.name for path in folder.iterdir()} - ours) if folder.exists() else []
-    if others:
-        raise UserError(f"--output {folder} holds {others[0]}, which is of no export: name a new or an empty folder")
+    check_only(folder, ours, "export", "name a new or an empty folder, --output DIR")
 
 
 @contextmanager

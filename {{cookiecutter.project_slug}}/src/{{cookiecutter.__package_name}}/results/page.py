@@ -32,6 +32,11 @@ def page(title: str, chapters: Iterable[Chapter]) -> str:
     return f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}\n</body>\n</html>\n'
 
 
+def shows(document: str, png: bytes) -> bool:
+    """Tell whether a document that `page` returned holds a picture."""
+    return _as_text(png) in document
+
+
 def _section(chapter: Chapter) -> str:
     cards = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd><dd><small>{escape(detail)}</small></dd></div>\n"
@@ -47,10 +52,14 @@ def _section(chapter: Chapter) -> str:
 
 
 def _figure(name: str, picture: Picture, caption: str) -> str:
-    light, dark = (f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in (picture.light, picture.dark))
+    light, dark = (f"data:image/png;base64,{_as_text(png)}" for png in (picture.light, picture.dark))
     source = f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
     shown = f'<picture>{source}<img alt="{escape(name)}" src="{light}"></picture>'
     return f"<figure>{shown}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _as_text(png: bytes) -> str:
+    return base64.b64encode(png).decode()
 
 
 def _colours(theme: Theme, page: str, note: str) -> str:

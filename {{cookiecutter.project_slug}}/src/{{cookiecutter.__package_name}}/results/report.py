@@ -21,7 +21,7 @@ import yaml
 
 from ..contracts import names
 from ..contracts.errors import UserError, need
-from ..contracts.files import write_whole_folder
+from ..contracts.files import check_only, write_whole_folder
 from ..contracts.given import Given, NotGivenError
 from ..contracts.reading import NO_NUMBERS, mapping, read_evaluation, read_metrics, read_whole
 from ..contracts.settings import by_name
@@ -29,7 +29,7 @@ from ..drawing.theme import Array, Picture, render
 from ..model import figures
 from . import curves
 from .drawings import check_shares, drawings, figure
-from .page import Chapter, page
+from .page import Chapter, page, shows
 
 COMMAND = (__package__ or "").partition(".")[0].replace("_", "-")  # as the installed package calls its command
 
@@ -59,13 +59,14 @@ def make_report(run: Path) -> Path:
         The path of the page.
 
     Raises:
-        UserError: the folder holds no run, a file in it cannot be read, or `model/figures.py` does not give what it
-            should.
+        UserError: the folder holds no run, a file in it cannot be read, <run>/report/ holds something else, or
+            `model/figures.py` does not give what it should.
     """
     need(figures, "SHARES", "pictures")
     check_shares(figures.SHARES)
     run = Path(run)
     runs, note = read_chain(run)
+    _check_room(run / names.REPORT_FOLDER)
     chapters = [_chapter(part, number, len(runs)) for number, part in enumerate(runs, start=1)]
     if note:
         chapters[0].notes.insert(0, note)
@@ -76,6 +77,13 @@ def make_report(run: Path) -> Path:
             (folder / f"{name}.png").write_bytes(picture.light)
         (folder / names.REPORT_PAGE).write_bytes(page(run.resolve().name, chapters).encode())
     return run / names.REPORT_FOLDER / names.REPORT_PAGE
+
+
+def _check_room(folder: Path) -> None:
+    """Raise a UserError unless a folder can be replaced: it is new, empty, or an older report, of whatever pictures."""
+    shown = (folder / names.REPORT_PAGE).read_text(errors="replace") if (folder / names.REPORT_PAGE).is_file() else ""
+    ours = [path.name for path in folder.glob("*.png") if path.is_file() and shows(shown, path.read_bytes())]
+    check_only(folder, [names.REPORT_PAGE, *ours], "report", "a new report would delete it; move it to another folder")
 
 
 # From files to runs.

@@ -8,6 +8,8 @@ in a copy that left it out.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,11 @@ import lightning.pytorch as pl
 
 from ..contracts.errors import UserError
 from .failures import tell
-from .seal import LAST, SEAL, damage, finished, is_sealed, step_of
+from .meeting import from_first
+from .seal import LAST, SEAL, damage, finished, is_sealed, marker, step_of
+
+_TRIES = 5
+_AGAIN = "a training has a better one now, perhaps; run the command again"
 
 
 class ValidationSchedule(pl.Callback):
@@ -76,22 +82,59 @@ def _check_seals(unsealed: list[Path], newest: Path | None) -> None:
 
 
 def best_checkpoint(folder: Path) -> Path:
-    """Return the checkpoint with the best validation; its distributed weights are in `weights/`.
+    """Return the checkpoint with the best validation, which the first rank finds; its weights are in `weights/`.
+
+    If the run is being trained, a better one may come in its place meanwhile; then that is looked at.
 
     Raises:
         UserError: there is none, or it is damaged, or has lost its seal.
     """
-    best = min((path for path in finished(folder) if not path.name.endswith(LAST)), key=score_of, default=None)
-    if best is None:
-        raise UserError(f"{folder} holds no finished checkpoint of a validation: train the run to one")
-    if not is_sealed(best):
-        raise UserError(
-            f"checkpoint {best} lost {SEAL}, which tells whether it is whole: copy it again with that file, or "
-            "train the run again"
-        )
-    if problem := damage(best):
+    return folder / from_first(f"best checkpoint in {folder}", lambda: _best(folder).name)
+
+
+def _best(folder: Path) -> Path:
+    for _ in range(_TRIES):
+        best = min((path for path in finished(folder) if not path.name.endswith(LAST)), key=score_of, default=None)
+        if best is None:
+            raise UserError(f"{folder} holds no finished checkpoint of a validation: train the run to one")
+        sealed = is_sealed(best)
+        problem = damage(best) if sealed else None
+        if sealed and problem is None:
+            return best
+        if not _is_gone(best):
+            break
+    else:
+        raise UserError(f"{best} and those before it were replaced while they were read: {_AGAIN}")
+    if problem:
         raise UserError(f"checkpoint {best} is damaged ({problem}): restore it, or train the run again")
-    return best
+    raise UserError(
+        f"checkpoint {best} lost {SEAL}, which tells whether it is whole: copy it again with that file, or "
+        "train the run again"
+    )
+
+
+@contextmanager
+def reading(start: str | None) -> Iterator[None]:
+    """Read from a checkpoint that was chosen, of a run that may be being trained.
+
+    Args:
+        start: its `weights`; None: nothing is read.
+
+    Raises:
+        UserError: instead of whatever libraries raise when it is removed meanwhile.
+    """
+    try:
+        yield
+    except (UserError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # torch's CheckpointException is no Exception
+        if start and _is_gone(Path(start).parent):
+            raise UserError(f"checkpoint {Path(start).parent} vanished while it was read: {_AGAIN}") from error
+        raise
+
+
+def _is_gone(checkpoint: Path) -> bool:
+    return not checkpoint.is_dir() or marker(checkpoint).exists()
 
 
 def weights(checkpoint: Path) -> Path:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 import torch
 
 from ..contracts.errors import LostError, ToldError, UserError
-from . import meeting
+from . import loader, meeting
 from .launch import GO_ON, VERDICT, is_first_rank
 
 _TIMED_OUT = "Timed out waiting"
@@ -38,16 +38,26 @@ def told_once() -> Iterator[None]:
 
     Raises:
         ToldError: instead of a UserError of any rank, and of what the others say when that one is gone.
-        LostError: instead of what they say when a rank is gone that has told nothing, or stands still.
+        LostError: instead of what they say when a rank is gone that has told nothing, or stands still; and of what
+            torch says when a process that loads data is.
+        KeyboardInterrupt: instead of the SystemExit that Lightning makes of it.
     """
     try:
         yield
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from end
+        raise
     except Exception as error:
+        lost = loader.lost(error)
         if meeting.current is None:
-            raise
+            if lost is None:
+                raise
+            print(f"error: {lost}", file=sys.stderr, flush=True)
+            raise LostError(lost) from error
         if meeting.current.has_lost:  # and has been told: its watch ends this process
             time.sleep(600)
-        reason = _told(error, meeting.current)
+        reason = _told(error, meeting.current, lost)
         if reason is None:
             time.sleep(VERDICT)  # that a rank was killed says more than what its connections do
             if not _CLOSED.search(str(error)):
@@ -57,9 +67,10 @@ def told_once() -> Iterator[None]:
         raise (ToldError if reason.startswith(meeting.MISTAKE) else LostError)(reason) from error
 
 
-def _told(error: Exception, met: meeting.Meeting) -> str | None:
+def _told(error: Exception, met: meeting.Meeting, lost: str | None) -> str | None:
     """Tell a UserError if no rank has told one; return the reason why the run ends, or None if it is a defect."""
     own = f"{meeting.MISTAKE} {met.name(met.rank)}: {error}" if isinstance(error, UserError) else None
+    own = f"error: {met.name(met.rank)}: {lost}" if lost else own
     try:
         if own is None and _TIMED_OUT in str(error):
             own = _stuck(met)

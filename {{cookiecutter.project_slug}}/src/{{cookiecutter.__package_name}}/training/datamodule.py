@@ -124,6 +124,7 @@ class DataModule(pl.LightningDataModule):
             dataset=view,
             num_workers=workers,
             persistent_workers=workers > 0,
+            timeout=60 * self.settings.parallel.timeout_minutes if workers else 0,
             collate_fn=partial(_collate, self.keys),
         )
 

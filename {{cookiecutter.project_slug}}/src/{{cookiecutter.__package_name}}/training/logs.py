@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from ..contracts.names import LEARNING_RATE, LOSS, TRAIN_LOSS
 from ..contracts.settings import RunSettings
+from ..runtime import signals
 from ..runtime.failures import tell
 from ..runtime.loggers import open_loggers
 from .run_settings import save_settings
@@ -36,6 +37,7 @@ class RunRecorder(pl.Callback):
 
         Lightning opens the files of loggers that it has from the beginning before a start that can still fail.
         """
+        signals.listen()  # in place of Lightning, which has begun to: what is opened is not left without a checkpoint
         if trainer.global_step == 0 and (start := self.settings.foreign_start or self.settings.from_run):
             weights = "weights in" if self.settings.foreign_start else "best weights of"
             loaded = _loaded_heads(trainer)

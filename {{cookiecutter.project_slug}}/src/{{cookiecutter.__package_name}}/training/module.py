@@ -25,6 +25,7 @@ from ..contracts.given import Given, NotGivenError, check_names
 from ..contracts.loss import LossReduction
 from ..contracts.names import GRAD_NORM, IDX, LEARNING_RATE, LOSS, STEP, TRAIN_LOSS
 from ..contracts.stage import check_rows
+from ..runtime.checkpoint import reading
 from .optimizer import base_rate
 
 
@@ -57,7 +58,8 @@ class NetworkModule(pl.LightningModule, io.IOMixin):
     def configure_model(self, vp_stage: int = 0) -> None:
         """Build this rank's stage; NeMo calls this once in a run, after the parallel groups exist."""
         if not hasattr(self, "module"):
-            self.module = self.config.configure_model(vp_stage)
+            with reading(self.config.start_weights_dir):
+                self.module = self.config.configure_model(vp_stage)
 
     @property
     def loss_reduction(self) -> LossReduction:

@@ -27,9 +27,8 @@ class StopOnSignal(pl.Callback):
         self.has_stopped = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen in place of Lightning, which has begun to; its handler ends without a checkpoint."""
-        signals.listen()
-        trainer._signal_connector.received_sigterm = False  # if it came in between, we have it too
+        """Forget what Lightning has heard, which ends without a checkpoint: `signals` has it too."""
+        trainer._signal_connector.received_sigterm = False
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         """Stop if any rank has received a signal; a validation that is due is still made, no other one."""
