@@ -20,12 +20,15 @@ def watch(event, arguments):
     if event in STARTS and not str(arguments[0]).endswith(LOOKS):
         started.append(event)
 
+def sockets():
+    files = [os.path.realpath("/proc/self/fd/" + fd) for fd in os.listdir("/proc/self/fd")]
+    return {file for file in files if "socket:" in file}
+
+inherited = sockets()
 sys.addaudithook(watch)
 from PACKAGE.cli import main
 code = main()
-files = [os.path.realpath("/proc/self/fd/" + fd) for fd in os.listdir("/proc/self/fd")]
-sockets = [file for file in files if "socket:" in file]
-print(json.dumps([code, time.process_time(), started, sockets]))
+print(json.dumps([code, time.process_time(), started, sorted(sockets() - inherited)]))
 """
 
 

@@ -20,11 +20,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from conftest import ENVIRONMENT, PACKAGE, TINY, change
 
 from {{cookiecutter.__package_name}}.runtime import cpu, lone_rank
 from {{cookiecutter.__package_name}}.training.run_settings import save_settings
 
+no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU another thing goes wrong")
 NEEDS_CUDA = r"NVIDIA|CUDA"  # torch's words differ with the driver that is or is not there
 
 

@@ -9,7 +9,7 @@ from types import CodeType, FrameType
 
 import pytest
 import torch
-from canaries import NEEDS_CUDA, fails_without, fresh, mended, seen_in_a_fresh_process, train_shortly
+from canaries import NEEDS_CUDA, fails_without, fresh, mended, no_gpu, seen_in_a_fresh_process, train_shortly
 
 from {{cookiecutter.__package_name}}.runtime import cpu
 
@@ -80,7 +80,7 @@ def test_canary_device_of_loaded_tensors() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU another thing goes wrong")
+@no_gpu
 def test_canary_cpu_needs_the_redirection() -> None:
     failure = seen_in_a_fresh_process()["without use_cpu"]
     if failure is None:

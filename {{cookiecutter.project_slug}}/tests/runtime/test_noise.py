@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from canaries import mended, seen_in_a_fresh_process
+from canaries import mended, no_gpu, seen_in_a_fresh_process
 
 from {{cookiecutter.__package_name}}.runtime import noise
 
@@ -66,7 +66,10 @@ def test_a_traceback_keeps_what_is_yours_and_where_a_library_fails(capsys: pytes
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["lightning.pytorch", "megatron.core", "nemo_logger", "nv_one_logger", "torch.utils"])
+@pytest.mark.parametrize(
+    "name",
+    ["lightning.pytorch", "megatron.core", "nemo_logger", "nv_one_logger", pytest.param("torch.utils", marks=no_gpu)],
+)
 def test_canary_library_logs_at_start(name: str) -> None:
     if not any(logger.startswith(name) for logger in seen_in_a_fresh_process()["spoke"]):
         mended(f"{name} in noise._LOGGERS")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from canaries import NEEDS_CUDA, fails_without, mended, train_shortly, with_argument, without, without_lone_rank
+from canaries import NEEDS_CUDA, fails_without, mended, no_gpu, train_shortly, with_argument, without, without_lone_rank
 
 from {{cookiecutter.__package_name}}.runtime import strategy
 from {{cookiecutter.__package_name}}.runtime.strategy import Strategy
@@ -48,8 +48,8 @@ def test_canary_callbacks_that_do_nothing(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("method", "error", "message"),
     [
-        ("training_step", RuntimeError, NEEDS_CUDA),
-        ("optimizer_step", RuntimeError, NEEDS_CUDA),
+        pytest.param("training_step", RuntimeError, NEEDS_CUDA, marks=no_gpu),
+        pytest.param("optimizer_step", RuntimeError, NEEDS_CUDA, marks=no_gpu),
         ("validation_step", ValueError, r"(?s)self\.log\(val_loss, .*`dict` values cannot be logged"),
     ],
 )

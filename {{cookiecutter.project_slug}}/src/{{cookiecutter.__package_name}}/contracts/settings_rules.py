@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import fields, is_dataclass
 from math import inf
 from typing import Any
@@ -108,6 +108,14 @@ def _values(group: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
             yield name, value, item.default
 
 
+def _size_checks(settings: Any, counted: Collection[str]) -> Iterator[tuple[bool, str]]:
+    """Give the same of whole numbers: they, and products of what is counted, must fit into 64 bits."""
+    for name, value, _ in _values(settings):
+        if isinstance(value, int):
+            most = MOST if f"--{name}" in counted or name.startswith("model.") else 2**63 - 1
+            yield value > most, f"--{name} must be at most {most}"
+
+
 def number_checks(settings: Any) -> list[tuple[bool, str]]:
     """Return the same of single values."""
     training, start = settings.training, settings.from_run or settings.foreign_start
@@ -128,12 +136,7 @@ def number_checks(settings: Any) -> list[tuple[bool, str]]:
     minutes = settings.parallel.timeout_minutes
     return [
         *((value < 1, f"{name} {value} must be at least 1") for name, value in at_least_one.items()),
-        *(
-            (value > most, f"--{name} must be at most {most}")
-            for name, value, _ in _values(settings)
-            if isinstance(value, int)
-            for most in [MOST if f"--{name}" in at_least_one or name.startswith("model.") else 2**63 - 1]
-        ),
+        *_size_checks(settings, at_least_one),
         (not 0 < minutes < 1e6, f"--parallel.timeout_minutes {minutes} must be above 0, and below a million"),
         (
             not 0 <= training.min_lr <= training.lr < inf or training.lr == 0,
