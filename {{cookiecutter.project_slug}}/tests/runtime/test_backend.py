@@ -6,14 +6,13 @@ import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from canaries import fails_without, mended, train_shortly
-from conftest import TINY
 
 from {{cookiecutter.__package_name}}.contracts.errors import UserError
-from {{cookiecutter.__package_name}}.model.config import NETWORKS
 from {{cookiecutter.__package_name}}.results.evaluate import evaluate, predict
 from {{cookiecutter.__package_name}}.results.export import export_run
 from {{cookiecutter.__package_name}}.runtime import backend
@@ -85,11 +84,11 @@ def threads_of_groups() -> int:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("few_items")
-def test_runs_leave_no_threads_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_leave_no_threads_behind(tmp_path: Path, pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise UserError("no such luck")
 
-    monkeypatch.setattr(NETWORKS[TINY.network], "predictions", lambda self, kept: {"number": kept["idx"] + 1})
+    pair(predictions=lambda kept: {"number": kept["idx"] + 1})
     gc.collect()  # what other tests left
     threads = [threads_of_groups()]
     gc.disable()  # Python looks for garbage by itself, but nobody knows when

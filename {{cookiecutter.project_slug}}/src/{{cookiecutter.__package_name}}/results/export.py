@@ -72,11 +72,9 @@ def export_run(settings: Settings, output: Path | None = None) -> Path:
     with _network(settings, checkpoint) as network:
         weights = {name: weight for name, weight in network.state_dict().items() if not name.endswith("_extra_state")}
         inputs, outputs, keys, untried = _try(network, settings)
-        config = network.config
-        del network  # nothing of the run stays
     with write_whole_folder(folder.resolve()) as new:
         description = _describe(settings, checkpoint, inputs, outputs, keys)
-        if note := config.export(new, weights, settings, description):
+        if note := network.config.export(new, weights, settings, description):
             tell(note)
         (new / MODEL_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         if problem := untried or _misfit(new, inputs, outputs, TOLERANCES[settings.training.precision]):
@@ -183,7 +181,7 @@ def _network(settings: Settings, checkpoint: Path | None) -> Iterator[PipelineSt
         strategy.setup_environment()
         module.configure_model()
         yield module.module.eval()
-        del module, strategy
+        del module, strategy  # nothing of the run stays
 
 
 def _describe(
