@@ -74,10 +74,7 @@ def prepared(
     lone_rank.skip_collectives_with_oneself()
     weak_hooks.use_weak_hooks()
     hook, places = sys.excepthook, {name: os.environ.get(name) for name in _PLACES}
-    if _left:  # by a run that ended in an error, which held it: its objects must not be set apart
-        gc.collect()
-        _left.clear()  # whoever still holds them may have them
-    gc.freeze()  # what has been imported is no garbage: Megatron looks for some in every save
+    _set_apart()
     try:
         with _met(layout), failures.told_once():
             agreement.check_alike(given or {})
@@ -128,6 +125,14 @@ def choose(accelerator: Literal["auto", "cpu", "gpu"], devices: int) -> Literal[
     if chosen == "gpu" and devices > gpus:
         raise UserError(f"--parallel.devices {devices} needs {devices} GPUs, but this machine has {gpus}")
     return chosen
+
+
+def _set_apart() -> None:
+    """Set apart from the garbage collector what is there when a run starts, but for what a failed one has left."""
+    if _left:  # the error held it until now
+        gc.collect()  # takes half a second
+        _left.clear()  # whoever still holds them may have them
+    gc.freeze()  # what has been imported is no garbage: Megatron looks for some in every save
 
 
 def _forget_the_run(leave_groups: Callable[[], None]) -> None:
