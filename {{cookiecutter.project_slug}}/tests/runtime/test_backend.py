@@ -5,13 +5,19 @@ import gc
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from canaries import fails_without, mended, train_shortly
 
 from {{cookiecutter.__package_name}}.contracts.errors import UserError
+from {{cookiecutter.__package_name}}.results.evaluate import evaluate, predict
+from {{cookiecutter.__package_name}}.results.export import export_run
 from {{cookiecutter.__package_name}}.runtime import backend
+from {{cookiecutter.__package_name}}.runtime.strategy import Strategy
+from {{cookiecutter.__package_name}}.training.run_settings import load_settings
 
 
 @pytest.mark.parametrize(
@@ -71,6 +77,37 @@ def test_nemos_telemetry_is_off_in_a_run() -> None:
         assert group.callbacks == []
 
 
+def threads_of_groups() -> int:
+    """Count the threads of gloo in this process."""
+    return sum("gloo" in (thread / "comm").read_text() for thread in Path("/proc/self/task").iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("few_items")
+def test_runs_leave_no_threads_behind(tmp_path: Path, pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise UserError("no such luck")
+
+    pair(predictions=lambda kept: {"number": kept["idx"] + 1})
+    gc.collect()  # what other tests left
+    threads = [threads_of_groups()]
+    gc.disable()  # Python looks for garbage by itself, but nobody knows when
+    try:
+        run = train_shortly(tmp_path)
+        threads.append(threads_of_groups())
+        for work in (evaluate, predict, export_run):
+            work(load_settings(run))
+            threads.append(threads_of_groups())
+        with monkeypatch.context() as patch, pytest.raises(UserError, match="no such luck"):
+            patch.setattr(Strategy, "optimizer_step", fail)
+            train_shortly(tmp_path)
+        train_shortly(tmp_path)
+        threads.append(threads_of_groups())
+    finally:
+        gc.enable()
+    assert threads == [threads[0]] * 6  # after train, evaluate, predict, export, and one run that failed and one not
+
+
 # --- canaries
 
 
@@ -93,9 +130,12 @@ def test_canary_run_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.slow
 def test_canary_megatron_collects_garbage_in_each_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from megatron.core.optimizer import distrib_optimizer
+
     frozen: list[int] = []
-    monkeypatch.setattr(gc, "collect", lambda *_: frozen.append(gc.get_freeze_count()))
+    collector = SimpleNamespace(collect=lambda: frozen.append(gc.get_freeze_count()))
+    monkeypatch.setattr(distrib_optimizer, "gc", collector)
     train_shortly(tmp_path)
     if not frozen:
-        mended("gc.freeze and gc.unfreeze in backend.prepared")
+        mended("gc.freeze in backend._set_apart and gc.unfreeze in backend.prepared")
     assert min(frozen) > 100_000 and gc.get_freeze_count() == 0

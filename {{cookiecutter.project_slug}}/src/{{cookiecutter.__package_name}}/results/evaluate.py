@@ -64,6 +64,7 @@ def evaluate(settings: Settings) -> dict[str, Any]:
                 json.dump(_strict(result), file, indent=2, allow_nan=False)
             figures = {name: value for name, value in result.items() if name.startswith("test_")}
             log_to_run(settings.logger_names, run, figures, result.get(names.STEP, 0))
+        del trainer, module, data  # nothing of the run stays
         return result
 
 
@@ -138,6 +139,7 @@ def predict(settings: Settings) -> list[Path]:
                 with write_whole(others, "wb") as file:
                     np.savez_compressed(file, **rows, **arrays)
             _drop_same(old)
+        del trainer, module, data  # nothing of the run stays
     return [table, others] if arrays else [table]
 
 

@@ -179,6 +179,7 @@ def _network(settings: Settings, checkpoint: Path | None) -> Iterator[PipelineSt
         strategy.setup_environment()
         module.configure_model()
         yield module.module.eval()
+        del module, strategy  # nothing of the run stays
 
 
 def _describe(

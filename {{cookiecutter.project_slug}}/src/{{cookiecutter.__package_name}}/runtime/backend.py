@@ -8,10 +8,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
+from weakref import WeakSet
 
 import torch
 from nemo.lightning.callback_group import CallbackGroup
-from torch.distributed import distributed_c10d
+from torch.distributed import ProcessGroup, distributed_c10d
 
 from ..contracts.errors import UserError
 from ..contracts.settings import ParallelSettings
@@ -36,6 +37,8 @@ from . import (
 _RANKS = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE")
 _PLACES = ("MASTER_ADDR", "MASTER_PORT", "GLOO_SOCKET_IFNAME", "TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC", *_RANKS)
 ALONE = ParallelSettings()
+_left: WeakSet[ProcessGroup] = WeakSet()
+"""groups of runs that have ended, which something still holds"""
 
 
 @contextmanager
@@ -71,7 +74,7 @@ def prepared(
     lone_rank.skip_collectives_with_oneself()
     weak_hooks.use_weak_hooks()
     hook, places = sys.excepthook, {name: os.environ.get(name) for name in _PLACES}
-    gc.freeze()  # what has been imported is no garbage: Megatron looks for some in every save
+    _set_apart()
     try:
         with _met(layout), failures.told_once():
             agreement.check_alike(given or {})
@@ -81,6 +84,7 @@ def prepared(
         raise
     else:
         _forget_the_run(torch.distributed.destroy_process_group)
+        gc.collect()  # network, trainer and optimizer hold each other, and the groups
     finally:
         gc.unfreeze()
         for name, value in places.items():  # Lightning leaves its own there, which say that a launcher began this
@@ -123,12 +127,24 @@ def choose(accelerator: Literal["auto", "cpu", "gpu"], devices: int) -> Literal[
     return chosen
 
 
+def _set_apart() -> None:
+    """Set apart from the garbage collector what is there when a run starts, but for what a failed one has left."""
+    if _left:  # the error held it until now
+        gc.collect()  # takes half a second
+        _left.clear()  # whoever still holds them may have them
+    gc.freeze()  # what has been imported is no garbage: Megatron looks for some in every save
+
+
 def _forget_the_run(leave_groups: Callable[[], None]) -> None:
     """Drop the groups and counters that Megatron and NeMo keep for the whole process."""
     from megatron.core import num_microbatches_calculator, parallel_state
+    from nemo.utils import AppState
 
     cuda_graph.forget()
+    _left.update(distributed_c10d._world.pg_names)
     parallel_state.destroy_model_parallel()
+    for kept in (vars(parallel_state), vars(AppState())):
+        kept.update({name: None for name, value in kept.items() if isinstance(value, ProcessGroup)})
     num_microbatches_calculator.unset_num_microbatches_calculator()
     if torch.distributed.is_initialized():
         leave_groups()

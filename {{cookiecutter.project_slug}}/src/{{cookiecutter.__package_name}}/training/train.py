@@ -216,8 +216,8 @@ def best_of(settings: Settings) -> Path | None:
 def with_best_weights(work: str, settings: Settings) -> Iterator[tuple[nl.Trainer, NetworkModule, DataModule]]:
     """Make what evaluation and prediction run with: the run's best checkpoint, in the layout of `settings`."""
     with _prepared(work, settings) as accelerator:
-        module = make_module(settings, best_of(settings), same_network=True)
-        yield make_trainer(settings, accelerator), module, make_data(settings)
+        best = best_of(settings)
+        yield make_trainer(settings, accelerator), make_module(settings, best, same_network=True), make_data(settings)
 
 
 def _prepared(work: str, settings: Settings) -> AbstractContextManager[Literal["cpu", "gpu"]]:
