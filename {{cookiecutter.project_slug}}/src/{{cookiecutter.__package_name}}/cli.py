@@ -15,7 +15,7 @@ from . import importing
 from .contracts.errors import LOST, LostError, ToldError, UserError
 from .contracts.files import as_path
 from .contracts.names import COUNTED, COUNTS, LAYOUTS_FILE, LOSS, NUM_ITEMS, REFERENCES
-from .contracts.settings import ParallelSettings
+from .contracts.settings import ParallelSettings, RunSettings
 from .importing import check_loggers, explained, import_planning, import_room, quiet_unless
 from .model import settings as model
 from .model.settings import Settings
@@ -88,7 +88,8 @@ def finetune(argv: list[str]) -> int:
     if given.from_run is None:
         if given.foreign_start or is_resumed(given):  # which knows where it started
             return _train("finetune", argv, model.FINETUNE)
-        raise UserError("finetune needs --from RUN, the folder of the run whose weights it starts from")
+        others = "" if Settings.foreign_start is RunSettings.foreign_start else "; --help says which others it takes"
+        raise UserError(f"finetune needs --from RUN, the folder of the run whose weights it starts from{others}")
     start = saved_settings(Path(given.from_run))
     taken = {name: getattr(start, name) for name in model.FROM_START}
     return _train("finetune", argv, replace(model.FINETUNE, **taken))

@@ -69,7 +69,8 @@ def load_settings(run: Path) -> Settings:
         values = yaml.safe_load(read_whole(path))
         settings: Settings = _from_dict(Settings, values)
     except FileNotFoundError:
-        raise UserError(f"{run} holds no run ({SETTINGS_FILE} is missing): give the folder of a training") from None
+        missing = f"{SETTINGS_FILE} is missing" if run.exists() else "there is no such folder"
+        raise UserError(f"{run} holds no run ({missing}): give the folder of a training") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): give the folder of a training") from None
     except (TypeError, ValueError, yaml.YAMLError) as error:
