@@ -226,8 +226,9 @@ def _train(command: str, argv: list[str], defaults: Settings) -> int:
     else:
         settings = _with_foreign_sizes(command, argv, defaults, settings)
     check_loggers(_checked(settings))
-    if launch.launcher() == "nobody" and settings.parallel.num_nodes == 1:  # else the ranks look when they have met
-        check_unlocked(Path(settings.run_dir))
+    if launch.launcher() == "nobody":  # else the ranks look when they have met
+        if settings.parallel.num_nodes == 1:  # else another machine may be the first, and hold it already
+            check_unlocked(Path(settings.run_dir))
         holds_run(settings)  # which raises, before the imports, what would be raised after them
     result = import_room("training.train", settings).train(settings)
     if result.has_stopped:
