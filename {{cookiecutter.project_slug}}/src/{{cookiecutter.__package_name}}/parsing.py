@@ -80,7 +80,8 @@ def saved_settings(run: Path) -> Settings:
     if problems:
         reason = re.sub(r"--(?=\w)", "", problems[0])  # nobody has given a flag
         raise UserError(f"{run / SETTINGS_FILE} cannot be used ({reason}): mend it, or train again")
-    if lacking := sorted(dict(by_name(asdict(loaded))).keys() - _names_in(run / SETTINGS_FILE)):
+    saved = dict(by_name(asdict(loaded))).keys() - set(loaded.ONLY_PREDICT)
+    if lacking := sorted(saved - _names_in(run / SETTINGS_FILE)):
         names = ", ".join(lacking[:3]) + (f" and {len(lacking) - 3} more" if len(lacking) > 3 else "")
         print(f"warning: {run / SETTINGS_FILE} does not say {names}: the defaults are taken", file=sys.stderr)
     return settings
