@@ -77,7 +77,7 @@ def test_any_file_is_predicted_in_its_order_beside_the_test_set(finetuned, copy,
     assert run("predict", *words, "--input", fasta) == 0
     told = capfd.readouterr()
     assert told.out == "wrote {0}.csv and {0}.npz\n".format(folder / "predictions-new-sequence")
-    assert "have more than 46 residues: only so many are read, at both ends (a network with --model.max_length 62 reads" in told.err
+    assert "have more than 46 residues: only so many are read, at both ends (a network with --model" in told.err
     columns, arrays = read(folder, "predictions-new-sequence")
     assert columns["name"] == NAMES == arrays["name"].tolist() and set(columns["label"]) == {""}
     megatron_later()
