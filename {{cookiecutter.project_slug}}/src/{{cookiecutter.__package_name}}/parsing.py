@@ -20,6 +20,7 @@ from .contracts.errors import UserError
 from .contracts.names import SETTINGS_FILE
 from .contracts.settings import by_name
 from .model.settings import Settings
+from .runtime.launch import is_first_rank
 from .training.run_settings import load_settings
 
 
@@ -81,7 +82,7 @@ def saved_settings(run: Path) -> Settings:
         reason = re.sub(r"--(?=\w)", "", problems[0])  # nobody has given a flag
         raise UserError(f"{run / SETTINGS_FILE} cannot be used ({reason}): mend it, or train again")
     saved = dict(by_name(asdict(loaded))).keys() - set(loaded.ONLY_PREDICT)
-    if lacking := sorted(saved - _names_in(run / SETTINGS_FILE)):
+    if (lacking := sorted(saved - _names_in(run / SETTINGS_FILE))) and is_first_rank():
         names = ", ".join(lacking[:3]) + (f" and {len(lacking) - 3} more" if len(lacking) > 3 else "")
         print(f"warning: {run / SETTINGS_FILE} does not say {names}: the defaults are taken", file=sys.stderr)
     return settings

@@ -43,7 +43,6 @@ WORKERS = {
 }
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("what", WORKERS)
 def test_what_became_of_workers_is_one_line(
     what: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
