@@ -18,7 +18,7 @@ def describe_machine(device: str) -> str:
     """Say on what the figures were measured."""
     import torch
 
-    cores = f"{os.cpu_count()} CPU cores, PyTorch {torch.__version__}, Python {platform.python_version()}"
+    cores = f"{len(os.sched_getaffinity(0))} CPU cores, PyTorch {torch.__version__}, Python {platform.python_version()}"
     return f"{gpus()} {torch.cuda.get_device_name(0)}, {cores}" if device == "cuda" else cores
 
 

@@ -105,7 +105,7 @@ def _print_devices() -> int | None:
         return None
     import torch
 
-    cores, gpus = os.cpu_count(), torch.cuda.device_count()
+    cores, gpus = len(os.sched_getaffinity(0)), torch.cuda.device_count()
     print(f"CPU: {cores} cores. Every layout runs here, in fp32 and bf16, through gloo; one process a core is fastest.")
     if gpus == 0:
         print(f"GPU: none that PyTorch {torch.__version__} can use; --accelerator auto takes the CPU.")

@@ -31,6 +31,15 @@ def test_ranks_answer_at_any_length(tmp_path):
     assert run_ranks(answer_at_length, processes=2, logs=tmp_path, limit=900) == ["word " * 100_000] * 2
 
 
+def threads() -> int:
+    return torch.get_num_threads()
+
+
+def test_ranks_share_the_cores_that_this_process_may_use(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(12))  # of a larger machine
+    assert run_ranks(threads, processes=2, logs=tmp_path) == [6, 6]
+
+
 def test_ranks_fail_together_and_say_why(tmp_path):
     with pytest.raises(RanksFailed, match=r"(?s)rank 1 ended with exit code 1; the end of .*ValueError: no such luck"):
         run_ranks(fail_on_the_second, processes=2, logs=tmp_path)

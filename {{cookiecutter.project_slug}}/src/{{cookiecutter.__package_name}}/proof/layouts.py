@@ -208,7 +208,7 @@ def _machine(settings: Settings) -> tuple[Literal["cpu", "gpu"], int]:
 
 
 def _describe_machine(accelerator: str) -> str:
-    cpu = f"{os.cpu_count()} CPU cores"
+    cpu = f"{len(os.sched_getaffinity(0))} CPU cores"
     gpu = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}, " if accelerator == "gpu" else ""
     return f"{gpu}{cpu}, PyTorch {torch.__version__}, Python {platform.python_version()}"
 

@@ -164,7 +164,7 @@ def _environment(rank: int, processes: int, port: int) -> dict[str, str]:
         "MASTER_PORT": str(port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",  # the store is not rank 0's, but the starting process's
         "TORCHELASTIC_RESTART_COUNT": "0",
-        "OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // processes, 1)),
+        "OMP_NUM_THREADS": str(max(len(os.sched_getaffinity(0)) // processes, 1)),
     }
 
 

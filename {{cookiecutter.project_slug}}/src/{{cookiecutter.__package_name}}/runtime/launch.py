@@ -175,7 +175,7 @@ def start_ranks(devices: int, num_nodes: int = 1) -> bool:
     given = {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(_free_port()),
-        "OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // devices, 1)),
+        "OMP_NUM_THREADS": str(max(len(os.sched_getaffinity(0)) // devices, 1)),
     }
     for name, value in given.items():
         os.environ.setdefault(name, value)
