@@ -18,7 +18,7 @@ import yaml
 from .contracts import names
 from .contracts.errors import UserError
 from .contracts.files import as_path
-from .contracts.reading import first_comment, mapping, read_evaluation, read_metrics, read_whole
+from .contracts.reading import first_comment, in_flags, mapping, read_evaluation, read_metrics, read_whole
 from .runtime.lock import LOCK_FILE, holder, named
 from .runtime.seal import SEAL, damage, is_sealed, marker, step_of
 from .saying import PROG, Parser, in_words, say, to_paste
@@ -178,7 +178,9 @@ def _figures(run: Path, rows: list[Row]) -> Iterator[str]:
         result = read_evaluation(path)
         step = result.pop(names.STEP, math.nan)
         scored = f"step {step:,.0f}  " if math.isfinite(step) else ""
-        yield _line("test", scored + in_words({key: value for key, value in result.items() if key.startswith("test_")}))
+        changes = f"  with {in_flags(result[names.CHANGED])}" if result[names.CHANGED] else ""
+        tested = in_words({key: value for key, value in result.items() if key.startswith("test_")})
+        yield _line("test", f"{scored}{tested}{changes}")
 
 
 def _age(path: Path) -> float:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from best_network import best_network
 from conftest import TINY, Trained, arrays_of, run
+from written_runs import text_of
 
 from {{cookiecutter.__package_name}}.contracts import names
 from {{cookiecutter.__package_name}}.contracts.errors import UserError
@@ -56,6 +57,7 @@ def test_evaluation_holds_sums_over_counts_and_what_they_count(
         "counted": "pairs",
         "counts": {"test_loss": 2 * len(thirds), "test_other": 2 * len(idx)},
         "step": step_of(best_checkpoint(folder / names.CHECKPOINTS_FOLDER)),
+        "changed": {},
         "references": references,
     }
     means = {"test_loss": thirds.mean(), "test_other": idx.mean() + 0.5, "test_double": 2 * thirds.mean()}
@@ -63,6 +65,17 @@ def test_evaluation_holds_sums_over_counts_and_what_they_count(
     assert f"test_loss {thirds.mean():.4f}  test_other {idx.mean() + 0.5:.4f}" in printed[-5]
     assert printed[-4:-2] == ["a guess: loss 2.5000  other 7.0000", "a rule: loss 1.5000"]
     assert printed[-2] == f"over {len(idx)} test items with {2 * len(thirds)} pairs; written to {folder}"
+
+
+def test_what_was_scored_otherwise_than_the_run_has_it_is_said(folder: Path, pair: Any, capsys: Any) -> None:
+    pair()
+    assert run("evaluate", "--from", folder, "--seed", 8, "--parallel.devices", 1, "--data.num_workers", 0) == 0
+    assert read_evaluation(folder / names.EVALUATION_FILE)[names.CHANGED] == {"seed": 8}
+    flags = "--seed 8"
+    assert run("report", "--from", folder) == 0
+    assert f"made with other settings than the run's own: {flags}" in text_of(folder / "report" / "index.html")
+    assert run("status", folder) == 0
+    assert f"with {flags}\n" in capsys.readouterr().out
 
 
 def test_what_figures_are_held_against_may_be_out_of_reach(folder: Path, pair: Any, capfd: Any) -> None:

@@ -10,6 +10,7 @@ from conftest import TINY, change, needs_sequence_for
 
 from {{cookiecutter.__package_name}}.contracts import loss, names
 from {{cookiecutter.__package_name}}.contracts.loss import Counted
+from {{cookiecutter.__package_name}}.contracts.reading import NO_NUMBERS
 from {{cookiecutter.__package_name}}.model.settings import LAYOUTS
 from {{cookiecutter.__package_name}}.proof.differences import BOUNDS, compare
 from {{cookiecutter.__package_name}}.proof.ranks import run_ranks
@@ -114,7 +115,7 @@ def test_even_counts_are_another_training(whole, tmp_path):
 def test_a_test_set_scores_the_same_in_any_split_and_batch(whole):
     settings = change(SETTINGS, run_dir=str(whole))
     expected = in_layout(evaluate_unevenly, settings)
-    exact = [expected.pop(key) for key in (names.COUNTS, names.COUNTED, names.REFERENCES)]
+    exact = [expected.pop(key) for key in NO_NUMBERS]
     assert exact[0]["test_loss"] > expected[names.NUM_ITEMS]
     for changes in (
         {"training": {"global_batch_size": 48, "micro_batch_size": 16}},
@@ -122,5 +123,5 @@ def test_a_test_set_scores_the_same_in_any_split_and_batch(whole):
         {"parallel": {"devices": 2, "pipeline": 2}, "training": {"micro_batch_size": 8}},
     ):
         found = in_layout(evaluate_unevenly, change(settings, **changes))
-        assert [found.pop(key) for key in (names.COUNTS, names.COUNTED, names.REFERENCES)] == exact
+        assert [found.pop(key) for key in NO_NUMBERS] == exact
         assert found == pytest.approx(expected, rel=1e-5)

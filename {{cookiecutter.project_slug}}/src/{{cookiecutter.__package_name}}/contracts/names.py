@@ -25,10 +25,11 @@ def is_measured(name: str) -> bool:
 
 
 # Keys of EVALUATION_FILE, beside test_<name> of each figure and the STEP that was scored; written by results.evaluate,
-# read by results.report.
+# read with contracts.reading.
 NUM_ITEMS = "num_items"  # items of the test set
 COUNTS = "counts"  # figure -> what its mean is over, without padding
 COUNTED = "counted"  # what the loss counts, in words: items, masked tokens
+CHANGED = "changed"  # dotted name -> value, of settings that evaluate was given and the run itself has otherwise
 REFERENCES = "references"  # name -> figure (without test_) -> value, of what the run is held against
 
 # The array that OUTPUTS_FILE always has beside those that a config's `keep` names: one row an item in each.

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
-from .names import COUNTED, COUNTS, REFERENCES, STEP
+from .names import CHANGED, COUNTED, COUNTS, REFERENCES, STEP
 
-NO_NUMBERS = (COUNTS, COUNTED, REFERENCES)
+NO_NUMBERS = (COUNTS, COUNTED, CHANGED, REFERENCES)
 """Names in evaluation.json that are no figures."""
 
 
@@ -71,7 +71,7 @@ def _row(columns: tuple[str, ...], cells: list[str]) -> dict[str, str]:
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
-    """Read evaluation.json, its figures as numbers; counts and references may be missing in it.
+    """Read evaluation.json, its figures as numbers; what is by name in it may be missing.
 
     Raises:
         UserError: it is not what `evaluate` writes.
@@ -83,11 +83,22 @@ def read_evaluation(path: Path) -> dict[str, Any]:
             **evaluation,
             **_numbers({name: value for name, value in evaluation.items() if name not in NO_NUMBERS}),
             COUNTS: _numbers(evaluation.get(COUNTS, {})),
+            CHANGED: mapping(evaluation.get(CHANGED, {})),
             REFERENCES: {name: _numbers(reached) for name, reached in references.items()},
         }
     except (OSError, TypeError, ValueError) as error:
         reason, again = " ".join(str(error).split()), f"evaluate --from {shlex.quote(str(path.parent))}"
         raise UserError(f"{path} cannot be used ({reason}): write it again with `{again}`") from error
+
+
+def in_flags(changed: dict[str, Any]) -> str:
+    """Return settings by their dotted names as a command line has them."""
+    return shlex.join(word for name, value in changed.items() for word in (f"--{name}", _in_yaml(value)))
+
+
+def _in_yaml(value: Any) -> str:
+    """Return a value as a flag takes it: text as it is, all else as YAML, of which JSON is a part."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _numbers(values: Any) -> dict[str, float]:

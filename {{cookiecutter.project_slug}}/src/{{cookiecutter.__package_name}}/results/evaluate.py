@@ -7,6 +7,7 @@ import filecmp
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from ..contracts.config import Ragged
 from ..contracts.errors import UserError
 from ..contracts.files import write_whole
 from ..contracts.given import Given, NotGivenError, check_columns
+from ..contracts.settings import DataSettings, by_name
 from ..contracts.view import innermost
 from ..model.settings import Settings
 from ..runtime.disk import writing
@@ -29,7 +31,7 @@ from ..runtime.loggers import log_to_run
 from ..runtime.seal import step_of
 from ..training.datamodule import DataModule
 from ..training.module import NetworkModule
-from ..training.run_settings import check_writable
+from ..training.run_settings import check_writable, is_run, kept, load_settings
 from ..training.train import with_best_weights
 
 
@@ -41,7 +43,7 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     Returns:
         What evaluation.json holds: test_<name> of each figure of the loss and of each of the config's `scores`, the
         number of items, how many values each mean is over, the step of the checkpoint if the weights are those of one,
-        and on the first rank what the figures are held against.
+        the settings that the run itself has otherwise, and on the first rank what the figures are held against.
 
     Raises:
         UserError: the scores are not what they should be.
@@ -56,6 +58,7 @@ def evaluate(settings: Settings) -> dict[str, Any]:
         result[names.COUNTS] = {f"test_{name}": int(count) for name, count in module.counts.items()}
         if weights := module.config.start_weights_dir:
             result[names.STEP] = step_of(Path(weights).parent)
+        result[names.CHANGED] = _changed(settings)
         result[names.REFERENCES] = _references(module, settings) if trainer.is_global_zero else {}
         if trainer.is_global_zero:
             with write_whole(run / names.OUTPUTS_FILE, "wb") as file:
@@ -85,6 +88,16 @@ def _scores(module: NetworkModule, outputs: dict[str, np.ndarray]) -> dict[str, 
         if not math.isfinite(value):
             tell(f"warning: test_{name} is {value}")
     return {f"test_{name}": value for name, value in scores.items()}
+
+
+def _changed(settings: Settings) -> dict[str, Any]:
+    """Return what the run itself, if it is one, has otherwise, of the settings that its figures depend on."""
+    if not is_run(settings.run_dir):
+        return {}
+    own, given = (dict(by_name(asdict(each))) for each in (load_settings(Path(settings.run_dir)), settings))
+    deciding = kept(settings).keys() | {name for name in given if name.startswith("data.")}
+    deciding -= {f"data.{name}" for name in DataSettings.NOT_KEPT}
+    return {name: given[name] for name in sorted(deciding) if given[name] != own[name]}
 
 
 def _references(module: NetworkModule, settings: Settings) -> dict[str, dict[str, float]]:

@@ -23,7 +23,7 @@ from ..contracts import names
 from ..contracts.errors import UserError, need
 from ..contracts.files import check_only, write_whole_folder
 from ..contracts.given import Given, NotGivenError
-from ..contracts.reading import NO_NUMBERS, mapping, read_evaluation, read_metrics, read_whole
+from ..contracts.reading import NO_NUMBERS, in_flags, mapping, read_evaluation, read_metrics, read_whole
 from ..contracts.settings import by_name
 from ..drawing.theme import Array, Picture, render
 from ..model import figures
@@ -176,6 +176,8 @@ def _chapter(run: Run, number: int, runs: int) -> Chapter:
         notes.append(f"Not evaluated yet. For the test figures and the other pictures: {_evaluate(run.folder)}")
     if note := _outdated(run):
         notes.append(note)
+    if changes := run.evaluation.get(names.CHANGED):
+        notes.append(f"The test figures were made with other settings than the run's own: {in_flags(changes)}")
     for name, (steps, values) in run.curves.items():
         if broken := np.flatnonzero(~np.isfinite(values)).tolist():
             count = f"{len(broken):,} of {len(values):,} logged steps"

@@ -148,13 +148,15 @@ def test_another_network_is_not_exported_as_the_same(exported, monkeypatch, caps
 
 def test_the_card_tells_data_sizes_and_figures(exported, tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / EVALUATION_FILE).write_text(json.dumps({"test_loss": 2.87123, "counts": {"test_loss": 7}}))
+    scored = {"test_loss": 2.87123, "counts": {"test_loss": 7}, "changed": {"data.test_file": "my proteins.fasta"}}
+    (tmp_path / "run" / EVALUATION_FILE).write_text(json.dumps(scored))
     _, _, folder = exported("masked", data={"mask_probability": 0.25})
     card = (folder / "README.md").read_text()
     assert "more than 46 residues `predict` reads both ends" in card and "`sequence[:23] + sequence[-23:]`" in card
     for words in ("# run\n", "2 layers, 16 features", "mask_probability: 0.25", "test_loss: 2.871\n", "EsmForMaskedLM"):
         assert words in card
-    assert "counts" not in card.split("## Figures")[1]
+    figures = card.split("## Figures")[1]
+    assert "counts" not in figures and "Scored with --data.test_file 'my proteins.fasta':\n\n- test_loss" in figures
 
 
 def test_an_evaluation_that_cannot_be_read_is_one_line(exported, tmp_path):

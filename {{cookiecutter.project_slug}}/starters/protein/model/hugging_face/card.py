@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from ...contracts.names import EVALUATION_FILE, VAL_LOSS
-from ...contracts.reading import read_evaluation
+from ...contracts.names import CHANGED, EVALUATION_FILE, VAL_LOSS
+from ...contracts.reading import in_flags, read_evaluation
 from ..reading.packing import SPECIAL_TOKENS
 from ..settings import Settings
 
@@ -83,4 +83,5 @@ def _figures(evaluation: Path) -> str:
         return "The run was not evaluated when it was exported."
     figures = read_evaluation(evaluation)
     scores = {name: value for name, value in figures.items() if name.startswith("test_") or name == "num_items"}
-    return "\n".join(f"- {name}: {value:.4g}" for name, value in scores.items())
+    changes = f"Scored with {in_flags(figures[CHANGED])}:\n\n" if figures[CHANGED] else ""
+    return changes + "\n".join(f"- {name}: {value:.4g}" for name, value in scores.items())
