@@ -64,7 +64,7 @@ def train(settings: Settings) -> TrainingResult:
     """Train a network, from random weights or from another run's; or go on with a run that was stopped.
 
     Raises:
-        UserError: the run, the data or the start weights do not fit these settings; nothing has been written then.
+        UserError: a setting is wrong, or run, data or start weights do not fit these; nothing has been written then.
     """
     run = Path(settings.run_dir)
     with signals.kept(), _prepared("train", settings) as accelerator, locked(run):
@@ -221,6 +221,8 @@ def with_best_weights(work: str, settings: Settings) -> Iterator[tuple[nl.Traine
 
 
 def _prepared(work: str, settings: Settings) -> AbstractContextManager[Literal["cpu", "gpu"]]:
+    if problems := settings.problems():  # which the command line has told before the imports
+        raise UserError("; ".join(problems))
     return prepared(settings.accelerator, settings.parallel, {"command": work, **asdict(settings)})
 
 
