@@ -18,7 +18,7 @@ def replaced(default_project: BakedProject, tmp_path_factory) -> BakedProject:
     shutil.copytree(default_project.path, path)
     environment = environment_of(default_project, path, tmp_path_factory.mktemp("bin") / "bin")
     begin = next(blocks(path / "docs" / "sequences.md"))
-    assert "rm -r src/" in begin.text and "cp -r docs/sequences/" in begin.text
+    assert "rm -rf src/" in begin.text and "cp -r docs/sequences/" in begin.text
     perform(begin, path, environment)
     return BakedProject(path)
 

@@ -108,7 +108,8 @@ def _print_devices() -> int | None:
     cores, gpus = len(os.sched_getaffinity(0)), torch.cuda.device_count()
     print(f"CPU: {cores} cores. Every layout runs here, in fp32 and bf16, through gloo; one process a core is fastest.")
     if gpus == 0:
-        print(f"GPU: none that PyTorch {torch.__version__} can use; --accelerator auto takes the CPU.")
+        driver = f" with NVIDIA driver {found}" if (found := machine.driver()) else ""
+        print(f"GPU: none that PyTorch {torch.__version__} can use{driver}; --accelerator auto takes the CPU.")
     for number in range(gpus):
         device = torch.cuda.get_device_properties(number)
         print(f"GPU {number}: {device.name}, {device.total_memory / 2**30:.0f} GiB")

@@ -108,8 +108,8 @@ def cluster(gpus: int) -> Iterator[str]:
         size = shutil.disk_usage("/dev/shm").total
         small = "; too little for several GPUs (in a container, --shm-size 8g)" if size < SMALL else ""
         yield f"/dev/shm: {size / 2**30:,.2f} GiB{small}"
-    if driver := _driver():
-        yield f"NVIDIA driver {driver}"
+    if found := driver():
+        yield f"NVIDIA driver {found}"
     if gpus > 1:
         yield from _links()
 
@@ -131,7 +131,8 @@ def _starter() -> str:
     return "nobody: a command starts its processes itself"
 
 
-def _driver() -> str:
+def driver() -> str:
+    """Return the version of NVIDIA's driver, nothing if there is none."""
     with suppress(OSError):
         text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8", errors="replace")
         if match := re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)", text):

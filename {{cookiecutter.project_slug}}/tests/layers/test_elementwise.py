@@ -65,6 +65,17 @@ def test_on_a_gpu_functions_are_compiled_if_there_is_a_compiler(monkeypatch):
         assert elementwise.joined(lambda _: "as it is", config, x) == answer
 
 
+def test_a_compiler_that_is_missing_is_told_once(monkeypatch, tmp_path, capsys):
+    elementwise.has_compiler.cache_clear()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    try:
+        assert not elementwise.has_compiler() and not elementwise.has_compiler()
+    finally:
+        elementwise.has_compiler.cache_clear()
+    assert capsys.readouterr().err.count("there is no C compiler (cc, gcc, clang) here") == 1
+
+
 def test_heads_are_split_with_queries_keys_and_values_side_by_side():
     combined, bias = random(S, B, 3 * HEADS * SIZE), random(3 * HEADS * SIZE)
     parts = torch.stack(elementwise.split_heads(combined, bias, SIZE), dim=3)

@@ -51,10 +51,12 @@ def test_readme_row_names_what_exists(row: list[str]) -> None:
         root = find_spec(path.split("/")[0])
         folders = list(root.submodule_search_locations or []) if root else []
         assert any((Path(folder).parent / path).is_file() for folder in folders), f"{path} is not installed"
-    tests = set(re.findall(r"`(test_\w+)`", red))
-    assert tests, "which test says that it can go?"
+    assert re.search(r"`test_\w+`", red), "which test says that it can go?"
+
+
+def test_readme_names_tests_that_exist() -> None:
     code = "".join(path.read_text(encoding="utf-8") for path in TESTS.rglob("test_*.py"))
-    assert not {name for name in tests if f"def {name}(" not in code}
+    assert not {name for name in re.findall(r"`(test_\w+)`", README) if f"def {name}(" not in code}
 
 
 def test_readme_has_a_row_for_every_canary() -> None:

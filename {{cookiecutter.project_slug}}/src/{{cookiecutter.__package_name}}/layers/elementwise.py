@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -28,8 +29,12 @@ def joined(function: Callable[..., Any], config: NetworkConfig, *arguments: Any)
 
 @cache
 def has_compiler() -> bool:
-    """Tell whether there is the C compiler that joining kernels needs."""
-    return any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang")))
+    """Tell whether there is the C compiler that joining kernels needs; the first rank says so once if there is none."""
+    found = any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang")))
+    if not found and not (torch.distributed.is_initialized() and torch.distributed.get_rank()):
+        line = "warning: there is no C compiler (cc, gcc, clang) here, so kernels are not joined, which takes longer"
+        print(line, file=sys.stderr, flush=True)
+    return found
 
 
 @cache
