@@ -261,10 +261,18 @@ class Texts(Run):
     file: str | None = None
 
 
+@dataclass(frozen=True)
+class Names(ModelSettings):
+    """Sizes with names."""
+
+    names: list[str] = field(default_factory=list)
+
+
 def test_only_what_is_a_path_in_a_home_folder_is_changed(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     kept = ("~", "a~/b", "/~/x", "./~", "~x", "", "$HOME/x")
-    assert Texts(names=kept).names == ("/home/me", *kept[1:])
+    assert Texts(names=("~/a", *kept)).names == ("/home/me/a", *kept)
+    assert Names(names=["~", "~/a"]).names == ["~", "~/a"]
     assert Texts(separator="~1", file="~/a").separator == "~1"
     assert Texts(file="~/a").file == "/home/me/a"
     assert replace(Texts(), run_dir="~/run").run_dir == "/home/me/run"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import os
+import shutil
 import tempfile
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,6 +16,12 @@ from .errors import UserError
 
 _SHOWN = (".DS_Store", "Thumbs.db")
 """what a desktop leaves in a folder that it has shown"""
+
+_LOCK = "lock"
+"""held by the process that writes a folder, beside its `new`"""
+
+_QUIET = 1800
+"""seconds without a write, after which whoever holds no lock has gone"""
 
 
 def at_home(text: str) -> str:
@@ -71,7 +80,12 @@ def write_whole_folder(folder: Path) -> Iterator[Path]:
         folder: the folder; the ones above it are made if need be.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
+    with (
+        tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside,
+        Path(beside, _LOCK).open("wb") as lock,
+    ):
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         new, old = Path(beside, "new"), Path(beside, "old")
         new.mkdir()
         yield new
@@ -83,3 +97,26 @@ def write_whole_folder(folder: Path) -> Iterator[Path]:
             if old.exists():
                 old.rename(folder)
             raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes that were killed in `write_whole_folder` have left, the old `folder` too if it was there.
+
+    One that lives is safe, on whatever machine: it holds a lock, and where locks do not reach other machines, it has
+    written something in the last half hour. Where the file system has no locks at all, everything stays.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    locks = list(folder.parent.glob(f".{glob.escape(folder.name)}-*/{_LOCK}"))
+    if not locks:
+        return
+    with tempfile.TemporaryFile(dir=folder.parent) as new:
+        now = os.fstat(new.fileno()).st_mtime  # the clock of the file system, which may be another machine's
+    for path in locks:
+        with suppress(OSError):  # it is locked, or another process removes it
+            if now - max(part.stat().st_mtime for part in path.parent.rglob("*")) < _QUIET:
+                continue
+            with path.open("r+b") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path.parent)

@@ -36,7 +36,14 @@ def by_name(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 @dataclass(frozen=True)
 class Group:
-    """What all groups of settings have in common: `~/` begins a path, wherever it comes from."""
+    """What all groups of settings have in common: `~/` begins a path, wherever it comes from.
+
+    A text that begins so is a path, also in a list. The lists of ModelSettings hold names, which stay as they are, and
+    so does a lone `~` in any list.
+    """
+
+    LISTS_OF_NAMES: ClassVar[bool] = False
+    """Whether the texts in lists here are names, and no paths."""
 
     def __post_init__(self) -> None:
         """Put the home folder into paths, once and for all: what reads them later differs in what it knows of `~`."""
@@ -44,8 +51,8 @@ class Group:
             value = getattr(self, name)
             if isinstance(value, str):
                 object.__setattr__(self, name, at_home(value))
-            elif isinstance(value, list | tuple):
-                parts = (at_home(part) if isinstance(part, str) else part for part in value)
+            elif isinstance(value, list | tuple) and not self.LISTS_OF_NAMES:
+                parts = (at_home(part) if isinstance(part, str) and part != "~" else part for part in value)
                 object.__setattr__(self, name, type(value)(parts))
 
 
@@ -75,6 +82,8 @@ class ModelSettings(Group):
     A network with attention has a field `num_attention_heads`, which must divide `hidden_size`, and may have one
     `attention_dropout`.
     """
+
+    LISTS_OF_NAMES: ClassVar[bool] = True
 
     NOT_SPLIT: ClassVar[tuple[str, ...]] = ("num_layers", "sequence_length")
     """Names of the whole numbers here that tensor parallel need not divide."""

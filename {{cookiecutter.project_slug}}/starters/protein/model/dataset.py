@@ -40,10 +40,11 @@ def prepare(settings: Settings) -> None:
         DataError: a file cannot be used, or its index cannot be written.
     """
     data, is_test = settings.data, settings.input is None
-    for file in (data.train_file, data.validation_file, data.test_file) if is_test else (settings.input,):
+    files = (data.train_file, data.validation_file, data.test_file) if is_test else (settings.input,)
+    for file in dict.fromkeys(files):
         if file is not None and os.path.exists(file):
             proteins = read_proteins(file, settings, labelled=is_test)
-            if not is_test or settings.network != "masked":
+            if not is_test or settings.network != "masked" or (file == data.train_file and data.mask_probability):
                 _tell_of_long(file, proteins, settings)
 
 
@@ -69,15 +70,19 @@ def read_training(settings: Settings) -> tuple[Items, Items]:
 
 
 def count_training(settings: Settings) -> int | None:
-    """Return how many items there are to train on; None for a file that has no index yet, which may take long to make.
+    """Return how many items there are to train on; None if a file has no index, which may take long to make.
+
+    Nothing is built or written.
 
     Raises:
         DataError: see `read_training`.
     """
-    file, index_dir = settings.data.train_file, settings.data.index_dir
-    if file and not os.path.exists(file):
-        raise DataError(f"{file} is not on this machine")
-    return None if file and not has_index(Path(file), index_dir) else len(read_training(settings)[0])
+    data = settings.data
+    files = [file for file in (data.train_file, data.validation_file) if file] if data.train_file else []
+    if missing := [file for file in files if not os.path.exists(file)]:
+        raise DataError(f"{missing[0]} is not on this machine")
+    is_read = all(has_index(*_index(file, settings, labelled=True)) for file in files)
+    return len(read_training(settings)[0]) if is_read else None
 
 
 def read_test(settings: Settings) -> Items:
@@ -124,16 +129,23 @@ def read_proteins(file: str, settings: Settings, labelled: bool = True) -> Prote
         DataError: the file is missing or cannot be used, or its index cannot be written.
     """
     path, labels = Path(file), _labels(settings) if labelled else None
+
+    def parse(content: IO[bytes]) -> Iterator[Record]:
+        is_table = kind(path) in _TABLES
+        return read_table(content, path, settings.data, labels) if is_table else read_fasta(content, path)
+
+    return index_of(*_index(file, settings, labelled), lambda: read_source(path, parse))
+
+
+def _index(file: str, settings: Settings, labelled: bool) -> tuple[Path, str | None, dict[str, Any], tuple[str, ...]]:
+    """Return which index holds what is read of a file, as `index_of` takes it; DataError if it has no labels."""
+    path, labels = Path(file), _labels(settings) if labelled else None
     is_table = kind(path) in _TABLES
     if labels is not None and not is_table:
         raise DataError(f"{path} has no labels, which {settings.network} needs: give a table, called .csv or .tsv")
-
-    def parse(content: IO[bytes]) -> Iterator[Record]:
-        return read_table(content, path, settings.data, labels) if is_table else read_fasta(content, path)
-
     shape = _shape(settings, labels) if is_table else {}
     columns = UNLABELLED if labels is None else (*UNLABELLED, *labels.columns)
-    return index_of(path, settings.data.index_dir, shape, columns, lambda: read_source(path, parse))
+    return path, settings.data.index_dir, shape, columns
 
 
 def _shape(settings: Settings, labels: LabelReader | None) -> dict[str, Any]:
@@ -159,13 +171,12 @@ def _tell_of_long(file: str, proteins: Proteins, settings: Settings) -> None:
     most = settings.model.max_length - SPECIAL_TOKENS
     lengths = proteins.lengths(0, len(proteins))
     if count := int((lengths > most).sum()):
-        whole = int(lengths.max()) + SPECIAL_TOKENS
-        print(
-            f"warning: {count:,} of the {len(proteins):,} proteins in {file} have more than {most:,} residues: only so "
-            f"many are read, at both ends (a network with --model.max_length {whole} reads all)",
-            file=sys.stderr,
-            flush=True,
-        )
+        whole = f"a network with --model.max_length {int(lengths.max()) + SPECIAL_TOKENS} reads all"
+        are_cut = f"only so many are read, at both ends ({whole})"
+        if settings.input is None and settings.network == "masked":
+            are_cut = f"each epoch sees another window of them, of --model.max_length {most + SPECIAL_TOKENS} tokens"
+        told = f"{count:,} of the {len(proteins):,} proteins in {file} have more than {most:,} residues: {are_cut}"
+        print(f"warning: {told}", file=sys.stderr, flush=True)
 
 
 def _split(proteins: Proteins, wished: int | None) -> tuple[Proteins, Proteins]:

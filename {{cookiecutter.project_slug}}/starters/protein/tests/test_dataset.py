@@ -312,6 +312,18 @@ def test_what_is_read_is_prepared_before(files, tmp_path, monkeypatch):
     read_test(settings)
 
 
+def test_how_many_proteins_are_seen_in_windows_is_told_once(table, capsys):
+    settings = settings_for(table, validation_file=str(table), test_file=str(table))
+    prepare(settings)
+    assert capsys.readouterr().err == (
+        f"warning: 24 of the {len(LENGTHS)} proteins in {table} have more than 18 residues: each epoch sees another "
+        "window of them, of --model.max_length 20 tokens\n"
+    )
+    prepare(change(settings, data={"mask_probability": 0.0}))  # as `predict` reads
+    prepare(change(settings, model={"max_length": 102}))
+    assert capsys.readouterr().err == ""
+
+
 def test_a_file_that_is_missing_is_told_only_when_it_is_read(files):
     settings = change(Settings(), data={**files, "train_file": "no.fasta"})
     prepare(settings)

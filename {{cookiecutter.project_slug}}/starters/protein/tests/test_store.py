@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import re
+import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from conftest import change
 
+from {{cookiecutter.__package_name}}.contracts.files import write_whole_folder
 from {{cookiecutter.__package_name}}.contracts.item import DataError
 from {{cookiecutter.__package_name}}.model.dataset import count_training, read_proteins, read_training
 from {{cookiecutter.__package_name}}.model.reading import index, source
@@ -99,6 +101,27 @@ def test_a_plan_counts_what_has_been_read_and_builds_nothing(file, index_dir, tm
         count_training(settings)
 
 
+@pytest.mark.parametrize("lacks", ["changed", "other classes", "failed", "validation"])
+def test_a_plan_builds_nothing_where_the_index_that_is_there_does_not_fit(lacks, file, builds):
+    table = file.with_suffix(".csv")
+    table.write_text("sequence,label\n" + "AAA,0\nCC,1\n" * 2)
+    data = {"train_file": str(table), "validation_size": 1}
+    settings = change(Settings(), network="sequence_classifier", model={"classes": ["0", "1"]}, data=data)
+    read_training(settings)
+    assert count_training(settings) == 3
+    if lacks == "changed":
+        os.utime(table, ns=(0, 0))
+    elif lacks == "other classes":
+        settings = change(settings, model={"classes": ["1", "0"]})
+    elif lacks == "failed":
+        shutil.rmtree(builds[0])
+    else:
+        settings = change(settings, data={"validation_file": str(shutil.copy(table, file.with_name("other.csv")))})
+    before, built = sorted(file.parent.rglob("*")), len(builds)
+    assert count_training(settings) is None
+    assert (sorted(file.parent.rglob("*")), len(builds)) == (before, built)
+
+
 def test_an_index_is_mapped_and_not_read(file):
     for column in read(file).columns.values():
         assert is_mapped(column.values) and is_mapped(column.offsets)
@@ -157,6 +180,21 @@ def test_indexes_lie_in_the_folder_that_is_set_for_files_of_one_name_too(file, t
         assert contents(read(other, index_dir=str(tmp_path / "index"))) == [("x", [5, 5])]
     assert len(builds) == 2
     assert not list(file.parent.glob("*.index")) and not list(other.parent.glob("*.index"))
+
+
+def test_links_of_one_name_have_an_index_each_in_the_folder_that_is_set(file, tmp_path, builds):
+    other = file.with_name("other.fasta")
+    other.write_text(">x\nAA\n")
+    links = [tmp_path / f"fold{n}" / "train.fasta" for n in range(2)]
+    for link, target in zip(links, (file, other), strict=True):
+        link.parent.mkdir()
+        link.symlink_to(target)
+    (tmp_path / "same").symlink_to(links[0].parent)
+    for _ in range(2):
+        for path in (links[0], tmp_path / "same" / "train.fasta"):
+            assert contents(read(path, index_dir=str(tmp_path / "index"))) == [A, B, C]
+        assert contents(read(links[1], index_dir=str(tmp_path / "index"))) == [("x", [5, 5])]
+    assert len(builds) == 2
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing", "no json"])
@@ -257,6 +295,32 @@ def test_builds_at_the_same_time_do_not_disturb_each_other(file, is_stale):
     with ThreadPoolExecutor(8) as pool:
         assert all(contents(proteins) == [A, B, C] for proteins in pool.map(read_together, range(8)))
     assert len(list(Path(f"{file}.index").iterdir())) == 1
+
+
+@pytest.mark.parametrize("when", ["before", "while"])
+def test_what_killed_builds_have_left_goes_and_what_is_being_built_stays(when, file, monkeypatch):
+    folder, write = index._folder(file, None, {}), index._write
+
+    def grow_old(*paths):
+        for part in [part for path in paths for part in path.rglob("*")]:
+            os.utime(part, (0, 0))
+
+    with write_whole_folder(folder) as stopped:
+        (stopped / "tokens.values").write_bytes(b"half")
+        beside = stopped.parent
+        killed, new = (beside.with_name(f".{folder.name}-{name}") for name in ("killed", "new"))
+        for copy in (killed, new):
+            shutil.copytree(beside, copy)  # nobody locks it
+
+        def write_later(*arguments):
+            assert killed.exists() == (when == "while")
+            grow_old(killed)
+            return write(*arguments)
+
+        monkeypatch.setattr(index, "_write", write_later)
+        grow_old(beside, *[killed] * (when == "before"))
+        assert contents(read(file)) == [A, B, C]
+        assert set(folder.parent.iterdir()) == {folder, beside, new}
 
 
 def test_an_index_that_another_process_has_put_there_at_the_same_moment_will_do(file, monkeypatch):

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ...contracts.files import write_whole_folder
+from ...contracts.files import remove_leftovers, write_whole_folder
 from ...contracts.item import DataError
 from .source import unreadable
 from .store import OFFSET, Column, Proteins, Record
@@ -50,8 +50,7 @@ def index_of(
     Raises:
         DataError: the file is missing or cannot be used, or the index cannot be written.
     """
-    about = {"version": _VERSION, **_state(source), "shape": shape}
-    folder = _folder(source, index_dir, shape)
+    folder, about = _folder(source, index_dir, shape), _about(source, shape)
     if (found := _open(folder, about, columns)) is not None:
         return found
     if folder.exists():
@@ -62,29 +61,25 @@ def index_of(
     return found
 
 
-def _state(source: Path) -> dict[str, int]:
-    """Return what tells a file that was changed."""
+def has_index(source: Path, index_dir: str | None, shape: dict[str, Any], columns: tuple[str, ...]) -> bool:
+    """Tell whether `index_of` would find an index and build none; DataError if the file is missing."""
+    return _open(_folder(source, index_dir, shape), _about(source, shape), columns) is not None
+
+
+def _about(source: Path, shape: dict[str, Any]) -> dict[str, Any]:
+    """Return what tells an index from that of another shape, and a file that was changed."""
     try:
         state = source.stat()
     except OSError as error:
         raise unreadable(source, error) from error
-    return {"bytes": state.st_size, "mtime_ns": state.st_mtime_ns}
-
-
-def has_index(source: Path, index_dir: str | None) -> bool:
-    """Tell whether a file has been read before."""
-    return _indexes(source, index_dir).exists()
-
-
-def _indexes(source: Path, index_dir: str | None) -> Path:
-    # files of one name, from several folders, do not share an index
-    parent = source.parent if index_dir is None else Path(index_dir, *source.resolve().parent.parts[1:])
-    return parent / f"{source.name}.index"
+    return {"version": _VERSION, "bytes": state.st_size, "mtime_ns": state.st_mtime_ns, "shape": shape}
 
 
 def _folder(source: Path, index_dir: str | None, shape: dict[str, Any]) -> Path:
+    # files and links of one name share no index: the folder is the one that they lie in, wherever a link leads to
+    parent = source.parent if index_dir is None else Path(index_dir, *source.parent.resolve().parts[1:])
     digest = hashlib.sha256(json.dumps([_VERSION, shape], sort_keys=True).encode()).hexdigest()[:8]
-    return _indexes(source, index_dir) / digest
+    return parent / f"{source.name}.index" / digest
 
 
 def _open(folder: Path, about: dict[str, Any], columns: tuple[str, ...]) -> Proteins | None:
@@ -108,14 +103,16 @@ def _sizes(folder: Path, columns: tuple[str, ...]) -> dict[str, int]:
 def _build(
     folder: Path, about: dict[str, Any], columns: tuple[str, ...], read: Callable[[], Iterator[Record]]
 ) -> str | None:
-    """Write an index, or say why not."""
+    """Write an index, or say why not. What killed processes have left goes: before, and after, when it is older."""
     try:
+        remove_leftovers(folder)
         with write_whole_folder(folder) as new:
             digest = _write(new, columns, read())
             meta = {**about, "sizes": _sizes(new, columns), _DIGEST: digest}
             (new / _META).write_text(json.dumps(meta, indent=1), encoding="utf-8")
             if _open(folder, about, columns) is not None:
                 raise FileExistsError(errno.EEXIST, "another process has built it")  # and may be using it
+        remove_leftovers(folder)
     except OSError as error:
         return error.strerror
     return None
