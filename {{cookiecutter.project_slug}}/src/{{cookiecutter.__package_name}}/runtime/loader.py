@@ -18,6 +18,7 @@ from typing import Any
 
 from nemo.lightning.pytorch.plugins import MegatronDataSampler
 from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from . import launch, meeting, signals
 from .disk import causes
@@ -31,6 +32,8 @@ _LOST = re.compile(
     r"(?:is killed by signal: (?P<signal>[^.]+)|exited unexpectedly(?: with exit code (?P<code>\d+))?))"
 )
 """what torch says when workers are gone, or bring nothing"""
+
+_MultiProcessingDataLoaderIter._shutdown = True  # one that finds no room has nothing to shut down, and fails at that
 
 
 class Sampler(MegatronDataSampler):
