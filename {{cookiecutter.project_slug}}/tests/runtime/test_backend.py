@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 import torch
 from canaries import fails_without, mended, train_shortly
+from nemo.utils.get_rank import is_global_rank_zero
 
 from {{cookiecutter.__package_name}}.contracts.errors import UserError
+from {{cookiecutter.__package_name}}.contracts.settings import ParallelSettings
 from {{cookiecutter.__package_name}}.results.evaluate import evaluate, predict
 from {{cookiecutter.__package_name}}.results.export import export_run
-from {{cookiecutter.__package_name}}.runtime import backend
+from {{cookiecutter.__package_name}}.runtime import backend, cluster, launch
 from {{cookiecutter.__package_name}}.runtime.strategy import Strategy
 from {{cookiecutter.__package_name}}.training.run_settings import load_settings
 
@@ -52,6 +54,30 @@ def test_runs_send_no_telemetry() -> None:
     CallbackGroup.get_instance().register(object())
     with backend.prepared("cpu"):
         assert not CallbackGroup.get_instance().callbacks
+
+
+def test_what_another_run_left_in_the_environment_makes_no_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = {"MASTER_ADDR": "elsewhere", "RANK": "1"}
+    for name, value in left.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    with backend.prepared("cpu"):
+        assert cluster.environment().main_address == "127.0.0.1"
+        os.environ["LOCAL_RANK"] = "0"  # as Lightning does
+        assert launch.is_first_rank() and is_global_rank_zero()
+    assert {name: os.environ[name] for name in left} == left
+
+
+def test_nemo_takes_only_the_first_rank_of_a_shells_command_for_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend.meeting, "meet", lambda *arguments: None)
+    monkeypatch.setattr(backend.network, "choose_interface", lambda met: None)
+    monkeypatch.setattr(backend.heartbeat, "heard", contextlib.nullcontext)
+    for name, value in {"LOCAL_RANK": "1", "SLURM_PROCID": "0", "RANK": "0"}.items():  # RANK, to be put back
+        monkeypatch.setenv(name, value)
+    del os.environ["RANK"]
+    assert is_global_rank_zero()
+    with backend._met(ParallelSettings(devices=2)):
+        assert not is_global_rank_zero()
 
 
 @pytest.mark.parametrize("fails", [False, True])

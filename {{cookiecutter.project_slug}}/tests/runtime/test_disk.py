@@ -9,6 +9,7 @@ import pytest
 
 from {{cookiecutter.__package_name}}.contracts import names
 from {{cookiecutter.__package_name}}.contracts.errors import UserError
+from {{cookiecutter.__package_name}}.contracts.files import write_whole
 from {{cookiecutter.__package_name}}.runtime import disk, saving
 from {{cookiecutter.__package_name}}.runtime.checkpoint import last_checkpoint
 from {{cookiecutter.__package_name}}.training import train as training
@@ -33,10 +34,28 @@ def raised(error, cause=None):
     ],
 )
 def test_an_error_of_the_disk_is_found_among_the_causes(number, told, tmp_path):
-    error = raised(RuntimeError("unexpected pos 704"), raised(ValueError("no"), OSError(number, os.strerror(number))))
+    of_the_disk = OSError(number, os.strerror(number), str(tmp_path / "file"))
+    error = raised(RuntimeError("unexpected pos 704"), raised(ValueError("no"), of_the_disk))
     line = f"^{tmp_path} cannot be written any more: {told}; mend that, and try"
     with pytest.raises(UserError, match=line), disk.writing(tmp_path, "try"):
         raise error
+
+
+@pytest.mark.parametrize("file", ["cache/a.json", None])
+def test_what_is_full_elsewhere_is_not_the_runs(file, tmp_path):
+    (run := tmp_path / "run").mkdir()
+    full = OSError(errno.ENOSPC, "No space left on device", *([str(tmp_path / file)] if file else []))
+    with pytest.raises(UserError if file else OSError) as caught, disk.writing(run, "try"):
+        raise full
+    assert str(caught.value) == (
+        f"{tmp_path / file}: No space left on device; mend that, and try" if file else str(full)
+    )
+
+
+def test_a_full_disk_is_told_although_what_filled_it_is_gone(tmp_path):
+    told = f"^{tmp_path} cannot be written any more: No space left"
+    with pytest.raises(UserError, match=told), disk.writing(tmp_path), write_whole(tmp_path / "outputs.npz", "wb"):
+        raise OSError(errno.ENOSPC, "No space left on device")  # as a write does
 
 
 def test_a_folder_that_has_vanished_is_told(tmp_path):

@@ -134,6 +134,38 @@ def test_only_what_nothing_else_launched_starts_ranks(
 
 
 @pytest.mark.parametrize(
+    ("num_nodes", "number", "address"), [(1, "0", "127.0.0.1"), (2, "0", "first"), (2, "1", "first")]
+)
+def test_ranks_inherit_neither_a_rank_nor_an_address_that_was_left(
+    num_nodes: int, number: str, address: str, environment: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment.update({"RANK": "1", "NODE_RANK": number, "MASTER_ADDR": "first"})
+    monkeypatch.setattr(launch, "_check_script", lambda devices: None)
+    monkeypatch.setattr(launch, "_end_with", lambda ranks: None)
+    started: list[dict[str, str]] = []
+    monkeypatch.setattr(subprocess, "Popen", lambda words, env, **kwargs: started.append(env))
+    assert launch.start_ranks(2, num_nodes)
+    assert launch.is_first_rank() is (number == "0")
+    assert [(env["MASTER_ADDR"], env.get("RANK")) for env in (*started, environment)] == [(address, None)] * 2
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        (TORCHRUN | {"WORLD_SIZE": "abc"}, "WORLD_SIZE"),
+        (TORCHRUN | {"LOCAL_WORLD_SIZE": ""}, "LOCAL_WORLD_SIZE"),
+        (SRUN | {"SLURM_NTASKS": "2(x3)"}, "SLURM_NTASKS"),
+        ({"NODE_RANK": "first"}, "NODE_RANK"),
+    ],
+)
+def test_what_is_no_number_is_one_line(given: dict, name: str, environment: dict) -> None:
+    environment.update(given)
+    assert launch.nodes() > 0  # which an error's line asks for
+    with pytest.raises(UserError, match=re.escape(f"{name} is {given[name]!r} in the environment, which is no number")):
+        launch.check(1, 1)
+
+
+@pytest.mark.parametrize(
     ("given", "devices", "num_nodes", "told"),
     [
         ({}, 2, 1, None),

@@ -1,9 +1,11 @@
 """loader.py: what becomes of processes that load data, and that nobody waits for them without end."""
 
+import errno
 import multiprocessing
 import os
 import signal
 import time
+from multiprocessing import synchronize
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +17,7 @@ from torch.utils.data import DataLoader
 from {{cookiecutter.__package_name}}.contracts.errors import LOST, LostError
 from {{cookiecutter.__package_name}}.contracts.names import SETTINGS_FILE
 from {{cookiecutter.__package_name}}.runtime import loader
+from {{cookiecutter.__package_name}}.runtime.disk import writing
 from {{cookiecutter.__package_name}}.runtime.failures import told_once
 from {{cookiecutter.__package_name}}.runtime.launch import GO_ON
 from {{cookiecutter.__package_name}}.training import train
@@ -55,6 +58,21 @@ def test_what_became_of_workers_is_one_line(
     [line] = capfd.readouterr().err.splitlines()
     assert line.startswith("error: ") and words in line and line.endswith(f"; {GO_ON}")
     assert not multiprocessing.active_children()
+
+
+def test_workers_that_find_no_room_for_a_semaphore_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(loader.shutil, "disk_usage", lambda path: SimpleNamespace(total=2**16))
+
+    def is_full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(synchronize, "_multiprocessing", SimpleNamespace(SemLock=is_full))
+    with pytest.raises(LostError), told_once(), writing(tmp_path):
+        next(iter(DataLoader([0] * 8, num_workers=2)))
+    [line] = capfd.readouterr().err.splitlines()
+    assert "in /dev/shm (it has 0.06 MiB): give it more" in line and str(tmp_path) not in line
 
 
 def test_workers_of_every_loader_are_waited_for_as_long_as_the_settings_say(

@@ -54,6 +54,10 @@ def write_whole(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+    except OSError as error:
+        if error.errno and error.filename is None:  # a write that fails names no file
+            error.filename = str(path)
+        raise
     finally:
         part.unlink(missing_ok=True)
 

@@ -34,7 +34,7 @@ from . import (
     weak_hooks,
 )
 
-_RANKS = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE")
+_RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE")
 _PLACES = ("MASTER_ADDR", "MASTER_PORT", "GLOO_SOCKET_IFNAME", "TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC", *_RANKS)
 ALONE = ParallelSettings()
 _left: WeakSet[ProcessGroup] = WeakSet()
@@ -99,10 +99,13 @@ def _met(layout: ParallelSettings) -> Iterator[None]:
     """Meet the other ranks of a run, and hear of them until it ends."""
     size = layout.devices * layout.num_nodes
     if size == 1:
+        here = {"MASTER_ADDR": launch.HERE} if launch.launcher() == "nobody" else {}
+        os.environ.update(here, RANK="0")
         yield
         return
     environment = cluster.environment()
     rank = cluster.rank_in(environment, layout.devices)
+    os.environ["RANK"] = str(rank)  # NeMo asks it before SLURM_PROCID, which a shell of a job gives to all ranks
     met = meeting.meet(environment, rank, size, layout.devices, layout.timeout_minutes)
     network.choose_interface(met)
     try:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeGuard
 
 from ..contracts.errors import UserError
 
@@ -34,30 +35,62 @@ def writing(run: Path, again: str = "run the command again") -> Iterator[None]:
     except (UserError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # torch's CheckpointException is no Exception
-        if why := reason(error, run):
+        if why := reason(error, run, is_save=False):
             raise UserError(f"{run} cannot be written any more: {why}; mend that, and {again}") from error
+        for cause in causes(error):
+            if _is_of_a_disk(cause) and (file := _file(cause)):
+                raise UserError(f"{file}: {cause.strerror}; mend that, and {again}") from error
         raise
 
 
-def reason(error: BaseException | None, folder: Path) -> str | None:
-    """Find an error of the disk among the causes of another; or try, for torch loses it."""
-    seen: list[BaseException] = []
-    while error is not None and error not in seen:  # who raises an error again may make it its own cause
-        seen.append(error)
-        if isinstance(error, DiskError):
-            return str(error)
-        if isinstance(error, OSError) and error.errno in DISK:
-            return in_words(error, folder)
-        error = error.__cause__ or error.__context__
-    if not folder.exists():
-        return VANISHED
+def reason(error: BaseException | None, folder: Path, is_save: bool = True) -> str | None:
+    """Find an error of the disk among the causes of another; or try, for torch loses it.
+
+    Args:
+        error: what was raised.
+        folder: the one that was written; what names a file elsewhere is not its error.
+        is_save: nothing else was done, so that an error that names no file is of the folder. Else it may be of
+            /dev/shm, say, and is the folder's only if that cannot be written.
+    """
+    for cause in causes(error):
+        if isinstance(cause, DiskError):
+            return str(cause)
+        if _is_of_a_disk(cause) and (_is_in(folder, file) if (file := _file(cause)) else is_save):
+            return in_words(cause, folder)
     trial = folder / f".trial-{os.getpid()}"
     try:
-        trial.write_bytes(bytes(1 << 16))
-        trial.unlink()
+        try:
+            trial.write_bytes(bytes(1 << 16))
+        finally:
+            trial.unlink(missing_ok=True)
+    except FileNotFoundError:
+        return VANISHED
     except OSError as refusal:
         return in_words(refusal, folder)
     return None
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Go from an error to what caused it, and so on; who raises one again may make it its own cause."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        seen.append(error)
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_of_a_disk(error: BaseException) -> TypeGuard[OSError]:
+    return isinstance(error, OSError) and error.errno in DISK
+
+
+def _file(error: OSError) -> Path | None:
+    """Return the file that an error names; some name a number, and a write that fails names none."""
+    return Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
+
+
+def _is_in(folder: Path, file: Path) -> bool:
+    """Tell whether a file lies in a folder, as it is called or as links lead there."""
+    return file.absolute().is_relative_to(folder.absolute()) or file.resolve().is_relative_to(folder.resolve())
 
 
 def check_room(folder: Path, size: int) -> None:

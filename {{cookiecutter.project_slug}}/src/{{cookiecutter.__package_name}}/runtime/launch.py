@@ -34,6 +34,13 @@ _RANKS: dict[Launcher, tuple[str, ...]] = {
     "nobody": ("NODE_RANK",),
 }
 """variables that are 0 for the first rank"""
+_COUNTS: dict[Launcher, tuple[str, ...]] = {
+    "torchrun": ("LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),
+    "srun": ("SLURM_NTASKS", "SLURM_STEP_NUM_NODES"),
+}
+"""the others that are numbers"""
+HERE = "127.0.0.1"
+"""where the ranks of one machine meet, whatever a run on several has left in MASTER_ADDR"""
 
 _NO_DEVICE = 100
 """what CUDA answers where there is a driver and no GPU, or none that it may use"""
@@ -81,8 +88,8 @@ def is_first_of_machine() -> bool:
 def nodes() -> int:
     """Return how many machines a launcher started processes on; 1 if none did, or it does not say."""
     if launcher() == "torchrun":
-        return max(int(os.environ["WORLD_SIZE"]) // int(os.environ["LOCAL_WORLD_SIZE"]), 1)
-    return int(os.environ.get("SLURM_STEP_NUM_NODES", "1")) if launcher() == "srun" else 1
+        return max(_count("WORLD_SIZE") // _count("LOCAL_WORLD_SIZE"), 1)
+    return _count("SLURM_STEP_NUM_NODES") if launcher() == "srun" else 1
 
 
 def is_one_of_many_machines() -> bool:
@@ -102,9 +109,12 @@ def check(devices: int, num_nodes: int) -> None:
     """
     global _port, _num_nodes
     who, ranks, _num_nodes = launcher(), devices * num_nodes, num_nodes
+    for name in (*_RANKS[who], *_COUNTS.get(who, ())):
+        if not (value := os.environ.get(name, "0")).isdecimal():
+            raise UserError(f"{name} is {value!r} in the environment, which is no number: unset it, or mend it")
     if who in ("torchrun", "srun"):
-        world = int(os.environ["WORLD_SIZE" if who == "torchrun" else "SLURM_NTASKS"])
-        here = int(os.environ["LOCAL_WORLD_SIZE"]) if who == "torchrun" else tasks_of_a_node()
+        world = _count("WORLD_SIZE" if who == "torchrun" else "SLURM_NTASKS")
+        here = _count("LOCAL_WORLD_SIZE") if who == "torchrun" else tasks_of_a_node()
         if (world, here) != (ranks, devices):
             machines = f", on {world // here} machines" if world > here else ""
             raise UserError(
@@ -129,7 +139,13 @@ def check(devices: int, num_nodes: int) -> None:
 
 def tasks_of_a_node() -> int:
     """Return how many tasks of a step srun started on each machine."""
-    return max(int(os.environ["SLURM_NTASKS"]) // nodes(), 1)
+    return max(_count("SLURM_NTASKS") // nodes(), 1)
+
+
+def _count(name: str) -> int:
+    """Return how many a launcher says there are; 1 if it is no number, which `check` tells, and errors before it do."""
+    value = os.environ.get(name, "1")
+    return max(int(value), 1) if value.isdecimal() else 1
 
 
 def _check_free(port: str) -> None:
@@ -172,8 +188,11 @@ def start_ranks(devices: int, num_nodes: int = 1) -> bool:
     check(devices, num_nodes)
     if devices == 1 or launcher() != "nobody":
         return False
+    os.environ.pop("RANK", None)  # it was left there, and would be that of all
+    if num_nodes == 1:
+        os.environ["MASTER_ADDR"] = HERE
     given = {
-        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_ADDR": HERE,
         "MASTER_PORT": str(_free_port()),
         "OMP_NUM_THREADS": str(max(len(os.sched_getaffinity(0)) // devices, 1)),
     }

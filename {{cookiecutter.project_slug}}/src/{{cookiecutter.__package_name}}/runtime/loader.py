@@ -12,21 +12,28 @@ import re
 import shutil
 import traceback
 from contextlib import suppress
+from multiprocessing import synchronize
 from multiprocessing.queues import Queue
 from typing import Any
 
 from nemo.lightning.pytorch.plugins import MegatronDataSampler
 from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from . import launch, meeting, signals
+from .disk import causes
 
 _FULL = 28
 """exit code of a worker that found no room in shared memory: errno's ENOSPC"""
+_MORE = "give it more (in a container, --shm-size 8g), or use --data.num_workers 0"
+"""what helps then"""
 _LOST = re.compile(
     r"DataLoader (?:timed out after (?P<seconds>[\d.]+) seconds|worker \(pid(?:\(s\))? [\d, ]+\) "
     r"(?:is killed by signal: (?P<signal>[^.]+)|exited unexpectedly(?: with exit code (?P<code>\d+))?))"
 )
 """what torch says when workers are gone, or bring nothing"""
+
+_MultiProcessingDataLoaderIter._shutdown = True  # one that finds no room has nothing to shut down, and fails at that
 
 
 class Sampler(MegatronDataSampler):
@@ -46,18 +53,18 @@ def lost(error: BaseException | None) -> str | None:
     Returns:
         what happened and what may help, in one line; None if it is another error.
     """
-    found, seen = None, set()
-    while error is not None and id(error) not in seen:  # who raises an error again may make it its own cause
-        seen.add(id(error))
-        found = _LOST.search(str(error)) or found  # the first cause says most
-        error = error.__cause__ or error.__context__
-    if found is None:
+    found, is_full = None, False
+    for cause in causes(error):
+        found = _LOST.search(str(cause)) or found  # the first cause says most
+        is_full = is_full or _finds_no_room(cause)
+    if found is None and not is_full:
         return None
     for worker in multiprocessing.active_children():  # they ignore SIGTERM, and Python would wait for them at its end
         with suppress(RuntimeError):  # torch's handler, which tells of this one too
             worker.kill()
             worker.join(5)
-    return f"{_in_words(**found.groupdict())}; {launch.GO_ON}"
+    full = f"processes that load data find no room for their semaphores in /dev/shm{_size()}: {_MORE}"
+    return f"{_in_words(**found.groupdict()) if found else full}; {launch.GO_ON}"
 
 
 def _in_words(seconds: str | None, signal: str | None, code: str | None) -> str:
@@ -65,12 +72,17 @@ def _in_words(seconds: str | None, signal: str | None, code: str | None) -> str:
         what = f"the processes that load data brought no batch for {meeting.in_minutes(float(seconds))}"
         return f"{what}: try --data.num_workers 0, which needs none of /dev/shm{_size()}, or give them longer"
     if signal == "Bus error" or code == str(_FULL):
-        mend = "give it more (in a container, --shm-size 8g), or use --data.num_workers 0"
-        return f"a process that loads data found no room for a batch in /dev/shm{_size()}: {mend}"
+        return f"a process that loads data found no room for a batch in /dev/shm{_size()}: {_MORE}"
     if signal:
         why = ", perhaps because memory ran out: fewer --data.num_workers need less" if signal == "Killed" else ""
         return f'a process that loads data was ended by the signal "{signal}"{why}'
     return "a process that loads data has ended" + (f" with exit code {code}" if code else "")
+
+
+def _finds_no_room(error: BaseException) -> bool:
+    """Tell whether an error is of a semaphore, which Python makes in /dev/shm; the error names no file."""
+    places = {frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)}
+    return isinstance(error, OSError) and error.errno == _FULL and synchronize.__file__ in places
 
 
 def _size() -> str:
