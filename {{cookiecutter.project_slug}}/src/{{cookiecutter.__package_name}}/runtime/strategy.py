@@ -120,7 +120,7 @@ class Strategy(nl.MegatronStrategy):
         if (met := meeting.current) is None:
             return [mine]
         shares: list[Any] = [None] * met.size
-        group = torch.distributed.new_group(backend="gloo", timeout=timedelta(seconds=_patience(met)))
+        group: Any = torch.distributed.new_group(backend="gloo", timeout=timedelta(seconds=_patience(met)))
         torch.distributed.all_gather_object(shares, mine, group)
         return shares
 
