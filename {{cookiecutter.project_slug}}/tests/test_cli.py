@@ -249,6 +249,22 @@ def test_prediction_takes_everything_but_the_layout_from_its_run(asked, tmp_path
     assert asked == [change(saved, run_dir=str(tmp_path), **layout)]
 
 
+@pytest.mark.parametrize(
+    ("trained", "words", "size"),
+    [
+        ({"training": {"micro_batch_size": 1}}, [], 1),
+        ({"parallel": {"devices": 4, "tensor": 2}}, [], 64),
+        ({"training": {"micro_batch_size": 64}}, ["--parallel.devices", 4], None),
+        ({"training": {"micro_batch_size": 64}}, ["--training.micro_batch_size", 32], 32),
+        ({"training": {"micro_batch_size": 64}}, ["--training.micro_batch_size", "null"], None),
+    ],
+)
+def test_a_network_that_fitted_into_memory_does_so_again(trained, words, size, asked, tmp_path):
+    save_settings(change(FINETUNE, run_dir=str(tmp_path), **trained), tmp_path)
+    assert run("predict", "--from", tmp_path, *words) == 0
+    assert (asked[0].training.global_batch_size, asked[0].training.micro_batch_size) == (128, size)
+
+
 def test_what_only_predict_takes_is_refused_elsewhere_and_not_saved(asked, refused, run_dir, tmp_path, monkeypatch):
     save_settings(change(FINETUNE, from_run="there"), tmp_path)
     monkeypatch.setattr(Settings, "ONLY_PREDICT", {"seed": "do without"})

@@ -267,9 +267,12 @@ def _settings_of_run(command: str, argv: list[str]) -> Settings:
     if not given.run_dir:
         raise UserError(f"{command} needs --from RUN, the folder of a trained run")
     saved = saved_settings(Path(given.run_dir))
-    training = replace(saved.training, micro_batch_size=None)
-    own = replace(saved, run_dir=given.run_dir, parallel=ParallelSettings(), training=training)
-    check_same_sizes(settings := _parse(command, argv, own), saved)
+    for size in (saved.micro_batch_size, None):  # that of the run has fitted into memory; here it may not fit the batch
+        training = replace(saved.training, micro_batch_size=size)
+        own = replace(saved, run_dir=given.run_dir, parallel=ParallelSettings(), training=training)
+        if not (settings := _parse(command, argv, own)).problems():
+            break
+    check_same_sizes(settings, saved)
     return _checked(settings)
 
 

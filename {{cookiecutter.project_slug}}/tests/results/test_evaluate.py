@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -130,6 +131,16 @@ def test_outputs_keep_their_kind_but_for_bfloat16_and_padding_is_gone(folder: Pa
     }
     assert np.array_equal(found["pair"], np.stack([idx, -idx], axis=1))
     assert np.array_equal(found["half"], torch.from_numpy(idx).bfloat16().float().numpy())
+
+
+def test_outputs_of_all_ranks_are_joined_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, place in (("is_pipeline_last_stage", True), ("get_tensor_model_parallel_rank", 0)):
+        monkeypatch.setattr(evaluate.parallel_state, name, lambda place=place: place)
+    shares = [{names.IDX: torch.tensor(idx), "tens": 10 * torch.tensor(idx)} for idx in ([3, 1], [2, 0, -1])]
+    strategy = SimpleNamespace(of_all_ranks=lambda mine: [None, mine, shares[1]])
+    trainer: Any = SimpleNamespace(predict=lambda module, datamodule: shares[:1], strategy=strategy)
+    found = evaluate.gather_outputs(trainer, module=Any, data=SimpleNamespace(test=[]))  # type: ignore[arg-type]
+    assert {name: array.tolist() for name, array in found.items()} == {"idx": [0, 1, 2, 3], "tens": [0, 10, 20, 30]}
 
 
 def keep_idx(output: Any, batch: Any) -> dict[str, torch.Tensor]:

@@ -1,11 +1,14 @@
 """heartbeat.py: a rank that is not heard of any more ends the run, and is named."""
 
+import math
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, TimeoutError
+from contextlib import suppress
 
 import pytest
 from conftest import ENVIRONMENT, PACKAGE
@@ -59,14 +62,17 @@ def test_a_rank_that_stands_still_is_named_and_ends_the_others(lost, ranks):
     assert f"error: rank {lost} not heard of for 0.0333333 minutes (--parallel.timeout_minutes); a training" in told
 
 
-def test_ranks_that_are_heard_are_not_lost():
+def meet(size: int, limit: float) -> list[meeting.Meeting]:
+    """Return the meeting as each rank has it."""
     server = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
-    hearts = [
-        heartbeat._Heart(
-            meeting.Meeting("s", PrefixStore("s", server), rank, ["a", "a"], [], 2, "localhost", server.port, 1.0)
-        )
-        for rank in range(2)
+    room, machines = PrefixStore("s", server), ["a"] * size
+    return [
+        meeting.Meeting("s", room, rank, machines, [], size, "localhost", server.port, limit) for rank in range(size)
     ]
+
+
+def test_ranks_that_are_heard_are_not_lost():
+    hearts = [heartbeat._Heart(met) for met in meet(2, limit=1.0)]
     threads = [heartbeat.threading.Thread(target=heart.beat) for heart in hearts]
     for thread in threads:
         thread.start()
@@ -81,3 +87,30 @@ def test_ranks_that_are_heard_are_not_lost():
         thread.join()
     hearts[0].when[1] -= 60
     assert hearts[0]._misses() and hearts[0].meeting.has_lost == [1]
+
+
+def end(met: meeting.Meeting, *errors: Exception) -> None:
+    with suppress(ValueError), heartbeat.heard(met):
+        for error in errors:
+            raise error
+
+
+def test_a_rank_that_has_ended_well_is_not_missed_and_one_that_has_failed_is():
+    first, second, third = meet(3, limit=900.0)
+    end(second)
+    end(third, ValueError("no such luck"))
+    heart = heartbeat._Heart(first)
+    heart.when = dict.fromkeys(heart.watched, -math.inf)
+    heart._listen(first.store)
+    assert heart._misses() and first.has_lost == [2]
+
+
+def test_the_first_rank_whose_store_the_others_need_ends_last():
+    first, second = meet(2, limit=900.0)
+    with ThreadPoolExecutor(1) as threads:
+        ending = threads.submit(end, first)
+        with pytest.raises(TimeoutError):
+            ending.result(timeout=0.5)
+        end(second)
+        ending.result(timeout=900)
+    end(first, ValueError("it waits for nobody then"))

@@ -1,5 +1,6 @@
 """strategy.py: every pipeline stage knows the metrics, which only the last one computes."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from megatron.core import parallel_state
 from nemo import lightning as nl
 
 from {{cookiecutter.__package_name}}.contracts.loss import LossReduction
+from {{cookiecutter.__package_name}}.runtime import meeting
 from {{cookiecutter.__package_name}}.runtime.strategy import Strategy
 
 
@@ -46,3 +48,25 @@ def test_nothing_goes_on_until_the_gpu_has_made_the_buffers(monkeypatch: pytest.
         strategy.init_model_parallel()
         assert done == expected
         done.clear()
+
+
+def test_what_ranks_give_each_other_stays_in_the_memory_of_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[dict[str, Any]] = []
+
+    def new_group(**how: Any) -> str:
+        made.append(how)
+        return "hosts"
+
+    def exchange(shares: list[Any], mine: Any, group: Any = None) -> None:
+        assert group == "hosts"
+        shares[:] = [mine, "theirs"]
+
+    monkeypatch.setattr(torch.distributed, "new_group", new_group)
+    monkeypatch.setattr(torch.distributed, "all_gather_object", exchange)
+    strategy: Any = Strategy.__new__(Strategy)
+    assert strategy.of_all_ranks("mine") == ["mine"] and made == []
+    machines = ["here"] * 2
+    met = meeting.Meeting("", torch.distributed.HashStore(), 0, machines, machines, 2, "here", port=0, limit=60.0)
+    monkeypatch.setattr(meeting, "current", met)
+    assert strategy.of_all_ranks("mine") == ["mine", "theirs"]
+    assert made == [{"backend": "gloo", "timeout": timedelta(seconds=90)}]

@@ -235,6 +235,9 @@ def _write_columns(path: Path, columns: dict[str, np.ndarray]) -> None:
 def gather_outputs(trainer: nl.Trainer, module: NetworkModule, data: DataModule) -> dict[str, np.ndarray]:
     """Predict the test set on all ranks; return what is kept on every rank, whole, each item once, in order.
 
+    Every rank has all of it in the memory of its host, though rank 0 alone writes: what is made of it is the same on
+    all of them, and so is a mistake.
+
     Returns:
         `idx`, what the config keeps of a micro batch, and the `name` of each item if it has one: a row an item in each;
         bfloat16 as float32.
@@ -244,9 +247,7 @@ def gather_outputs(trainer: nl.Trainer, module: NetworkModule, data: DataModule)
     if parallel_state.is_pipeline_last_stage() and parallel_state.get_tensor_model_parallel_rank() == 0:
         whole = {key: torch.cat([step[key] for step in steps]) for key in steps[0]}
         mine = {key: value.float() if value.is_floating_point() else value for key, value in whole.items()}
-    shares: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(shares, mine)
-    shares = [share for share in shares if share]
+    shares = [share for share in trainer.strategy.of_all_ranks(mine) if share]
     joined = {key: torch.cat([share[key] for share in shares]) for key in shares[0]}
     order = joined[names.IDX].argsort()
     order = order[joined[names.IDX][order] >= 0]  # padding has idx -1

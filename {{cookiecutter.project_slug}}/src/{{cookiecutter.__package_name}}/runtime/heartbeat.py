@@ -6,12 +6,13 @@ kills every process without saying who was missing.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
@@ -23,16 +24,21 @@ from .meeting import MISTAKE, REASON, Meeting, in_minutes, open_room
 _REFUSED = 2
 _GRACE = 10.0
 """seconds that a rank has to end by itself when the run ends"""
+_POLL = 0.05
 
 
 @contextmanager
 def heard(meeting: Meeting) -> Iterator[None]:
-    """Let the ranks of a run hear of each other while it lasts; one that hears nothing for the limit ends itself."""
+    """Let the ranks of a run hear of each other while it lasts; one that hears nothing for the limit ends itself.
+
+    A rank that ends well is no longer missed: others may have more to do. The first one ends last.
+    """
     heart = _Heart(meeting)
     for work in (heart.beat, heart.watch):
         threading.Thread(target=work, daemon=True).start()
     try:
         yield
+        heart.say_farewell()
     finally:
         heart.has_ended.set()
 
@@ -70,10 +76,24 @@ class _Heart:
             heard = store.get(f"beat {rank}").decode() if store.check([f"beat {rank}"]) else ""
             if heard != self.beats[rank]:
                 self.beats[rank], self.when[rank] = heard, time.monotonic()
+            if store.check([f"farewell {rank}"]):
+                self.when[rank] = math.inf  # it is not missed any more
         if self.reason:
             store.compare_set(REASON, "", self.reason)
         elif store.check([REASON]):
             self.reason = store.get(REASON).decode()
+
+    def say_farewell(self) -> None:
+        """Say that this rank has ended well; the first waits until all have, for the store may be in its process.
+
+        Meanwhile `watch` ends this process if one of them is lost, or has failed.
+        """
+        store, rank, others = self.meeting.store, self.meeting.rank, range(1, self.meeting.size)
+        with suppress(torch.distributed.DistError):  # whoever held the store has ended, and this rank has done its work
+            if rank:
+                store.set(f"farewell {rank}", "")
+            while rank == 0 and not store.check([f"farewell {other}" for other in others]):
+                time.sleep(_POLL)
 
     def watch(self) -> None:
         """End this process when a rank has not been heard for too long, or the run ends and it does not."""

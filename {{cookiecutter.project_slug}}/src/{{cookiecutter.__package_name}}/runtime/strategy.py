@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from contextlib import nullcontext
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,11 @@ from . import cuda_graph, meeting
 from .writer import Writer
 
 _INITIALIZE = parallel_state.initialize_model_parallel
+
+
+def _patience(met: meeting.Meeting) -> int:
+    """Return the seconds that a collective waits: a rank that is lost is told by its heartbeat first."""
+    return math.ceil(met.limit * 1.5)
 
 
 class Strategy(nl.MegatronStrategy):
@@ -72,7 +78,7 @@ class Strategy(nl.MegatronStrategy):
         self.set_world_ranks()
         if (met := meeting.current) and not torch.distributed.is_initialized():
             self.store = met.store
-            seconds = math.ceil(met.limit * 1.5)  # a rank that is lost is told by its heartbeat first
+            seconds = _patience(met)
             os.environ["TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC"] = str(seconds)  # NeMo's name for it
             parallel_state.initialize_model_parallel = partial(_INITIALIZE, distributed_timeout_minutes=seconds / 60)
         super().setup_distributed()
@@ -108,6 +114,15 @@ class Strategy(nl.MegatronStrategy):
         source = parallel_state.get_pipeline_model_parallel_last_rank()
         torch.distributed.broadcast(totals, source, group=parallel_state.get_pipeline_model_parallel_group())
         return reduction.of_totals(totals)
+
+    def of_all_ranks(self, mine: Any) -> list[Any]:
+        """Return what each rank gives, on every rank, through the memory of the hosts: NCCL takes that of the GPUs."""
+        if (met := meeting.current) is None:
+            return [mine]
+        shares: list[Any] = [None] * met.size
+        group: Any = torch.distributed.new_group(backend="gloo", timeout=timedelta(seconds=_patience(met)))
+        torch.distributed.all_gather_object(shares, mine, group)
+        return shares
 
     def optimizer_step(self, optimizer: Any, closure: Any, model: Any = None, **kwargs: Any) -> Any:
         """Step, and keep the gradient norm before clipping for the module, which logs it; NeMo's would log it here.
