@@ -39,6 +39,20 @@ def test_canary_context_needs_nemo_run(tmp_path: Path, monkeypatch: pytest.Monke
         mended(argument)
 
 
+def test_canary_every_rank_in_a_shell_of_slurm_takes_itself_for_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nemo.lightning.pytorch.callbacks import ModelCheckpoint
+
+    (tmp_path / "step=2-unfinished").touch()
+    for name, value in {"SLURM_PROCID": "0", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    trainer = SimpleNamespace(is_global_zero=False, strategy=SimpleNamespace(broadcast=lambda value: value))
+    ModelCheckpoint(dirpath=tmp_path, monitor=VAL_LOSS).setup(trainer, None, "validate")
+    if list(tmp_path.iterdir()):
+        mended("Checkpoint.setup")
+
+
 def test_canary_a_step_saved_again_gets_a_version(tmp_path: Path) -> None:
     from nemo.lightning.pytorch.callbacks import ModelCheckpoint
 
