@@ -1,5 +1,7 @@
 """checkpoint.py and saving.py: only whole checkpoints are found and kept."""
 
+import errno
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -44,23 +46,42 @@ def test_a_damaged_best_checkpoint_is_refused(checkpoints: Path) -> None:
 def test_a_best_checkpoint_that_is_replaced_meanwhile_gives_way(
     better: int, checkpoints: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    there, came = checkpoints / "step=2-val_loss=0.5", iter(range(better))
+    there, came, read = checkpoints / "step=2-val_loss=0.5", iter(range(better)), seal._entry
 
-    def replaced(path: Path) -> str | None:
+    def replaced(path: Path) -> dict[str, int]:
         for n in came:
-            (checkpoints / f"step=40-val_loss=0.0{9 - n}").mkdir()
-            seal.seal(checkpoints / f"step=40-val_loss=0.0{9 - n}", {"metadata.json": {"bytes": 2, "crc32": 0}})
-            saving._remove(path)
-            return "metadata.json is missing"
-        return None
+            new = checkpoints / f"step=40-val_loss=0.0{9 - n}"
+            shutil.copytree(path.parents[1], new)
+            saving._remove(path.parents[1])
+            break
+        return read(path)
 
-    monkeypatch.setattr(checkpoint, "damage", replaced)
+    monkeypatch.setattr(seal, "_entry", replaced)
     if better == 1:
         assert checkpoint.best_checkpoint(checkpoints).name == "step=40-val_loss=0.09"
         assert not there.exists()
     else:
         with pytest.raises(UserError, match=r"replaced while they were read: .* run the command again"):
             checkpoint.best_checkpoint(checkpoints)
+
+
+def test_what_cannot_be_read_is_damage_and_the_one_before_is_used(
+    checkpoints: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read = seal._entry
+
+    def fail(path: Path) -> dict[str, int]:
+        if checkpoints / "step=10-last" in path.parents:
+            raise OSError(errno.EIO, "Input/output error")
+        return read(path)
+
+    monkeypatch.setattr(seal, "_entry", fail)
+    last = checkpoint.last_checkpoint(checkpoints)
+    assert last is not None and last.name == "step=2-last"
+    told = "step=10-last is damaged (weights/metadata.json cannot be read: Input/output error): looking for one before"
+    assert told in capsys.readouterr().err
+    (last / seal.SEAL).unlink()
+    assert seal.damage(last) == "files.json cannot be read: No such file or directory"
 
 
 def test_of_several_processes_the_first_one_chooses(checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:

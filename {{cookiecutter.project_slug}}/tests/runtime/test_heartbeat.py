@@ -26,7 +26,7 @@ heartbeat._GRACE = 0.2
 met = meeting.meet(LightningEnvironment(), int(os.environ["LOCAL_RANK"]), 2, 2, minutes=1.0)
 with heartbeat.heard(replace(met, limit=2.0)):
     print("met", flush=True)
-    time.sleep(600)
+    met.from_first("decision", lambda: str(time.sleep(600)))
 """
 
 

@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -72,9 +72,9 @@ def test_a_place_that_cannot_be_reached_is_told_while_a_rank_waits(capsys):
     assert re.fullmatch(r"waiting for rank 0 at localhost:1 \(.+\)\n", capsys.readouterr().err)
 
 
-def meet(rooms: list[Store], rank: int) -> meeting.Meeting:
+def meet(rooms: list[Store], rank: int, limit: float = 60.0) -> meeting.Meeting:
     room = PrefixStore("session", rooms[rank])
-    return meeting.Meeting("session", room, rank, ["a", "b", "c"], [], 1, "localhost", rooms[0].port, 60.0)
+    return meeting.Meeting("session", room, rank, ["a", "b", "c"], [], 1, "localhost", rooms[0].port, limit)
 
 
 def test_what_the_first_decides_holds_for_all(rooms, ranks):
@@ -90,6 +90,21 @@ def test_what_the_first_decides_holds_for_all(rooms, ranks):
     assert meet(rooms, 0).fail("error on rank 0: cannot") == "error on rank 0: cannot"
     with pytest.raises(RuntimeError, match="error on rank 0: cannot"):
         other.result()
+
+
+def test_the_first_may_take_longer_to_decide_than_the_others_wait_for_it_to_begin(rooms, ranks):
+    """To read hundreds of GB, say."""
+    second = meet(rooms, 1, limit=0.0)
+    with pytest.raises(UserError, match=r"^rank 0 on a has said nothing for 0 minutes"):
+        second.from_first("step", str)
+    others: list[Future] = []
+
+    def decide() -> str:
+        others.append(ranks.submit(second.from_first, "step", str))
+        wait(others, timeout=1)  # where it has a limit, the other one gives up now
+        return "7"
+
+    assert meet(rooms, 0).from_first("step", decide) == "7" == others[0].result()
 
 
 def test_what_another_machine_was_given_or_has_is_refused(rooms, monkeypatch: pytest.MonkeyPatch):

@@ -11,13 +11,15 @@ from typing import Any
 import in_ranks
 import kills
 import pytest
+import torch
 from conftest import TINY, change
 
 from {{cookiecutter.__package_name}}.contracts import names
 from {{cookiecutter.__package_name}}.model.settings import LAYOUTS, Settings
 from {{cookiecutter.__package_name}}.proof.ranks import run_ranks
-from {{cookiecutter.__package_name}}.runtime import background
+from {{cookiecutter.__package_name}}.runtime import background, saving
 from {{cookiecutter.__package_name}}.runtime.checkpoint import last_checkpoint
+from {{cookiecutter.__package_name}}.runtime.disk import DiskError
 from {{cookiecutter.__package_name}}.runtime.seal import finished
 from {{cookiecutter.__package_name}}.training import train as training
 
@@ -118,6 +120,33 @@ def test_a_save_that_fails_on_one_rank_is_told_and_takes_nothing_with_it(
     told = (tmp_path / "run-logs" / "rank0.log").read_text()
     assert told.count("warning: step 8 was not saved: File too large; trying again at the next one\n") == 1
     assert kills.equal(tmp_path / "run", whole) and last_ones(tmp_path / "run") == {"step=12-last"}
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_the_best_checkpoint_stays_the_best_when_the_last_one_of_its_step_fails(
+    asynchronous: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """There was room for one and a half; every later validation is worse."""
+    finish, monitored = saving._finish, saving.Checkpoint._monitor_candidates
+
+    def finish_unless(checkpoint: Path, write: Any, *args: Any) -> None:
+        def fail(group: Any) -> None:
+            raise DiskError("it is full")
+
+        finish(checkpoint, fail if checkpoint.name == "step=2-last" else write, *args)
+
+    def worse(self: Any, trainer: Any) -> dict[str, Any]:
+        return {**monitored(self, trainer), names.VAL_LOSS: torch.tensor(float(trainer.global_step))}
+
+    monkeypatch.setattr(saving, "_finish", finish_unless)
+    monkeypatch.setattr(saving.Checkpoint, "_monitor_candidates", worse)
+    how = {"max_steps": 6, "val_check_interval": 2, "keep_checkpoints": 1, "async_checkpoints": asynchronous}
+    settings = change(EVERY_FOUR, run_dir=str(tmp_path / "run"), parallel={"devices": 1}, training=how)
+    training.train(settings)
+    there = {path.name for path in finished(tmp_path / "run" / names.CHECKPOINTS_FOLDER)}
+    assert there == {f"step=2-{names.VAL_LOSS}=2.000000", "step=6-last"}
+    line = "warning: step 2 was saved as the best, but not as the last: it is full; trying again at the next one"
+    assert [told for told in capfd.readouterr().err.splitlines() if "warning: step" in told] == [line]
 
 
 def test_a_save_for_which_there_is_no_room_is_not_begun(

@@ -31,12 +31,14 @@ class Background:
         self.copies = Copies(optimizers)
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._running: list[Future[None]] = []
+        self._known: list[dict[str, Any]] = []
         self.before: dict[str, Any] = {}
-        """what was known before the step whose saves are running"""
+        """what was known before the save that was waited for last"""
 
-    def start(self, finish: Callable[[str | None], None]) -> None:
-        """Let something run, which is given why what was started before it failed, if it did."""
+    def start(self, finish: Callable[[str | None], None], known: dict[str, Any]) -> None:
+        """Let a save run, which is given why one that was started before it failed, if it did; and what was known."""
         self._running.append(self._thread.submit(self._run, finish, list(self._running)))
+        self._known.append(known)
 
     @staticmethod
     def _run(finish: Callable[[str | None], None], before: list[Future[None]]) -> None:
@@ -46,7 +48,8 @@ class Background:
     def wait(self) -> None:
         """Wait until all is done; raise what went wrong first."""
         running, self._running = self._running, []
-        for future in running:
+        known, self._known = self._known, []
+        for future, self.before in zip(running, known, strict=True):
             future.result()
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ again, in another run or after torchrun restarted it, reads addresses of the las
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import sys
@@ -89,17 +90,29 @@ class Meeting:
     def from_first(self, what: str, decide: Callable[[], str]) -> str:
         """Return what rank 0 decides, on all ranks.
 
+        That may take as long as it likes, to read a large checkpoint, say: the others wait for it to begin within the
+        limit, and then while it is heard of (`heartbeat.py`).
+
         Raises:
-            UserError: on rank 0, what `decide` raises.
+            UserError: on rank 0, what `decide` raises; on the others, when it does not begin.
             RuntimeError: on the others, when a rank has said why the run ends.
         """
+        begun = f"{what}: begun"
         if self.rank == 0:
+            self.store.set(begun, "")
             self.store.set(what, decide())
-        return self.said(what, 0)
+        self.said(begun, 0)
+        return self.said(what, 0, math.inf)
 
-    def said(self, what: str, by: int) -> str:
-        """Wait for what a rank says; RuntimeError if one has said why the run ends, UserError after the limit."""
-        for _ in polls(self.limit):
+    def said(self, what: str, by: int, limit: float | None = None) -> str:
+        """Wait for what a rank says; RuntimeError if one has said why the run ends, UserError after the limit.
+
+        Args:
+            what: its name.
+            by: the rank.
+            limit: seconds; None: that of the meeting.
+        """
+        for _ in polls(self.limit if limit is None else limit):
             if self.store.check([what]):
                 return self.store.get(what).decode()
             if reason := self.failure():

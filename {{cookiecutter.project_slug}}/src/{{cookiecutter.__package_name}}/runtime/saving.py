@@ -63,6 +63,8 @@ class Checkpoint(nemo.ModelCheckpoint):
         self.background: Background | None = None
         self.is_wanted = False
         """save after this step, although no validation is due; alike on all ranks"""
+        self.known: dict[str, Any] = {}
+        """this object as it was when the last save was done, or before the first of a step"""
 
     @property
     def is_due(self) -> bool:
@@ -119,7 +121,7 @@ class Checkpoint(nemo.ModelCheckpoint):
     def _survived(self, trainer: Any) -> Iterator[None]:
         """Forget that it was tried to save what could not be; but raise it if no other step follows."""
         self._settle()
-        before = self.__dict__ | {"best_k_models": dict(self.best_k_models)}
+        self._remember()
         try:
             yield
             if self.background and _is_last(trainer):
@@ -129,14 +131,16 @@ class Checkpoint(nemo.ModelCheckpoint):
                 raise DiskError(VANISHED) from error
             if _is_last(trainer):
                 raise
-            _tell(trainer.global_step, error)
-            self.__dict__.update(before)
-        if self.background:
-            self.background.before = before
+            self.__dict__.update(self.known)
+            self._settle()  # to know what else is there of this step
+            _tell(trainer.global_step, error, Path(self.dirpath))
         self.last_time = time.monotonic()
 
+    def _remember(self) -> None:
+        self.known = self.__dict__ | {"best_k_models": dict(self.best_k_models), "known": {}}
+
     def _settle(self) -> None:
-        """Wait for what is still being written, of an earlier step."""
+        """Wait for what is still being written."""
         if self.background:
             try:
                 self.background.wait()
@@ -170,9 +174,10 @@ class Checkpoint(nemo.ModelCheckpoint):
         finish = partial(_finish, checkpoint, write, self.keep if is_first else None)
         if self.background:
             step = None if _is_last(trainer) else trainer.global_step
-            self.background.start(partial(finish, self.background.group, step))
+            self.background.start(partial(finish, self.background.group, step), self.known)
         else:
             finish()
+        self._remember()  # the best one, although the last one may fail
 
     def _should_remove_checkpoint(self, trainer: Any, previous: str, current: str) -> bool:
         """Leave that to `_save_checkpoint`."""
@@ -188,8 +193,10 @@ def _has_vanished(checkpoints: Path) -> bool:
     return not (checkpoints.parent / SETTINGS_FILE).exists()
 
 
-def _tell(step: int, error: DiskError) -> None:
-    tell(f"warning: step {step} was not saved: {error}; trying again at the next one")
+def _tell(step: int, error: DiskError, folder: Path) -> None:
+    is_best = any(step_of(path) == step for path in finished(folder))  # which is saved first
+    how = "saved as the best, but not as the last" if is_best else "not saved"
+    tell(f"warning: step {step} was {how}: {error}; trying again at the next one")
 
 
 def _begin(checkpoint: Path) -> None:
@@ -241,7 +248,7 @@ def _finish(
                     checkpoint.parent.rmdir()
                     checkpoint.parent.parent.rmdir()
         if step and not problem and not _has_vanished(checkpoint.parent):  # else the next step ends the run
-            _tell(step, error)
+            _tell(step, error, checkpoint.parent)
         raise
     for old in _superseded(checkpoint, keep) if keep else ():
         _remove(old)

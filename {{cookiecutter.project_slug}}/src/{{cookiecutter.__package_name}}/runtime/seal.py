@@ -51,18 +51,23 @@ def damage(checkpoint: Path, reads: bool = True) -> str | None:
     try:
         sealed = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
         sizes = {name: entry["bytes"] for name, entry in sealed.items()}
-    except (OSError, ValueError, AttributeError, TypeError, KeyError):
+    except OSError as error:
+        return f"{SEAL} cannot be read: {error.strerror}"
+    except (ValueError, AttributeError, TypeError, KeyError):
         return f"{SEAL} cannot be read"
     if not sizes:
         return f"{SEAL} lists no file"
     for name, size in sizes.items():
         path = checkpoint / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != size:
-            return f"{name} has {path.stat().st_size} bytes, not {size}"
-        if reads and _entry(path) != sealed[name]:
-            return f"{name} has another checksum"
+        try:
+            if not path.is_file():
+                return f"{name} is missing"
+            if (found := path.stat().st_size) != size:
+                return f"{name} has {found} bytes, not {size}"
+            if reads and _entry(path) != sealed[name]:
+                return f"{name} has another checksum"
+        except OSError as error:  # a bad sector; or it is being removed
+            return f"{name} cannot be read: {error.strerror}"
     return None
 
 
