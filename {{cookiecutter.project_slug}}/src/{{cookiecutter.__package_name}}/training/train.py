@@ -66,6 +66,8 @@ def train(settings: Settings) -> TrainingResult:
     Raises:
         UserError: a setting is wrong, or run, data or start weights do not fit these; nothing has been written then.
     """
+    if problems := settings.problems():  # which the command line has told before the imports
+        raise UserError("; ".join(problems))
     run = Path(settings.run_dir)
     with signals.kept(), _prepared("train", settings) as accelerator, locked(run):
         check_shared(run)
@@ -221,8 +223,6 @@ def with_best_weights(work: str, settings: Settings) -> Iterator[tuple[nl.Traine
 
 
 def _prepared(work: str, settings: Settings) -> AbstractContextManager[Literal["cpu", "gpu"]]:
-    if problems := settings.problems():  # which the command line has told before the imports
-        raise UserError("; ".join(problems))
     return prepared(settings.accelerator, settings.parallel, {"command": work, **asdict(settings)})
 
 
