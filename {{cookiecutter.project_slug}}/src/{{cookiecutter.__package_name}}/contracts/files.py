@@ -119,7 +119,7 @@ def remove_leftovers(folder: Path) -> None:
         now = os.fstat(new.fileno()).st_mtime  # the clock of the file system, which may be another machine's
     for path in locks:
         with suppress(OSError):  # it is locked, or another process removes it
-            if now - max(part.stat().st_mtime for part in path.parent.rglob("*")) < _QUIET:
+            if now - max((part.stat().st_mtime for part in path.parent.rglob("*")), default=now) < _QUIET:
                 continue
             with path.open("r+b") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

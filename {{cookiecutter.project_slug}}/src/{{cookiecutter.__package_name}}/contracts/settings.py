@@ -163,8 +163,7 @@ class TrainingSettings(Group):
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: weights and activations in bfloat16, with fp32 main weights in the optimizer"""
     cuda_graph: bool = True
-    """on GPUs: record a step and replay it, much faster for small networks; not where activations are computed again,
-    with dropout under sequence parallel, or with dropout of attention under tensor parallel"""
+    """on GPUs: record a step and replay it, much faster for small networks; docs/runs.md says where that cannot be"""
     val_check_interval: int = 100
     """optimizer steps between validations; every validation is followed by a checkpoint"""
     checkpoint_minutes: float = 30.0
