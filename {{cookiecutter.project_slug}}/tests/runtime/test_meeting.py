@@ -100,6 +100,8 @@ def test_the_first_may_take_longer_to_decide_than_the_others_wait_for_it_to_begi
     others: list[Future] = []
 
     def decide() -> str:
+        while not second.store.check(["step: begun"]):  # a store sets what it is given a moment later
+            time.sleep(0.01)
         others.append(ranks.submit(second.from_first, "step", str))
         wait(others, timeout=1)  # where it has a limit, the other one gives up now
         return "7"
