@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from conftest import ENVIRONMENT, PACKAGE, TINY, run
@@ -72,10 +73,12 @@ def leave(folder, steps):
         shutil.rmtree(path)
 
 
-def test_a_run_that_has_finished(said, folder):
+def test_a_run_that_has_finished(said, folder, monkeypatch):
+    logged = (folder / names.METRICS_FILE).stat().st_mtime
+    monkeypatch.setattr(status, "time", SimpleNamespace(time=lambda: logged + 90))
     told = said()
     assert told[""] == "finished"
-    assert told["step"].startswith(f"{STEPS} of {STEPS} (100.0%), logged ")
+    assert told["step"] == f"{STEPS} of {STEPS} (100.0%), logged 1 min 30 s ago"
     assert " steps/s " in told["speed"] and " items/s" in told["speed"]
     assert told["training"].startswith(f"step {STEPS}  {names.TRAIN_LOSS} ") and "val_" not in told["training"]
     assert told["validation"].startswith(f"step {STEPS}  {names.VAL_LOSS} ")

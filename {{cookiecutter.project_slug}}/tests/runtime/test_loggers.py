@@ -87,7 +87,8 @@ def test_tensorboard_is_given_up_like_the_others(alone, monkeypatch, capsys):
     for is_there in (True, False):
         [logger] = loggers.open_loggers(("tensorboard",), alone, {}, 0)
         logger.log_metrics({"loss": 0.5}, 1)
-        shutil.rmtree(alone / names.TENSORBOARD_FOLDER if is_there else alone)
+        gone = alone / names.TENSORBOARD_FOLDER if is_there else alone
+        gone.rename(alone.with_name(f"gone, {is_there=}"))  # at once, while a thread may write into it
         for thread in threading.enumerate():
             logger.log_metrics({"loss": 0.5}, 2)
             if type(thread).__module__.startswith("tensorboard."):
