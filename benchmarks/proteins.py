@@ -162,7 +162,8 @@ def main() -> None:
     rows = race(options)
     found = ratios(rows)
     print_rows([{key: row.get(key, "") for key in ("name", *FIGURES)} for row in rows])
-    print_rows([{"ratio": name, "value": value} for name, value in found.items()])
+    if found:
+        print_rows([{"ratio": name, "value": value} for name, value in found.items()])
     told = {"machine": machine, "config": options.config.stem, "tokens": options.tokens}
     with module("contracts.files").write_whole(options.output / "proteins.json") as file:
         json.dump({**told, "rows": rows, "ratios": found}, file, indent=2)

@@ -57,6 +57,15 @@ def test_the_protein_race_writes_what_it_measured(protein_project: BakedProject,
     assert found["ratios"]["tokens_vs_hugging_face"] == pytest.approx(packed["tokens"] / theirs["tokens"], rel=0.01)
 
 
+def test_the_race_of_one_has_no_ratios(protein_project: BakedProject, tmp_path: Path):
+    """It is how a size is measured alone; the training itself is left out here."""
+    alone = "import proteins; proteins.race = lambda options: [{'name': 'packed', 'tokens': 5.0}]; proteins.main()"
+    words = (protein_project.path, "--contestants", "packed", "--output", tmp_path)
+    run_ok(sys.executable, "-c", alone, *words, cwd=TEMPLATE / "benchmarks", timeout=600)
+    found = json.loads((tmp_path / "proteins.json").read_text(encoding="utf-8"))
+    assert (found["rows"], found["ratios"]) == ([{"name": "packed", "tokens": 5.0}], {})
+
+
 @pytest.mark.slow
 def test_a_seed_learns_the_locations_in_both_ways(protein_project: BakedProject, tmp_path: Path):
     steps = "--training.max_steps 2 --training.val_check_interval 2 --training.warmup_steps 1"

@@ -22,6 +22,7 @@ from {{cookiecutter.__package_name}}.planning.schedule import most, order
 from {{cookiecutter.__package_name}}.planning.stages import Activations
 from {{cookiecutter.__package_name}}.planning.words import plan_in_words
 from {{cookiecutter.__package_name}}.proof.ranks import run_ranks
+from {{cookiecutter.__package_name}}.runtime.backend import prepared
 from {{cookiecutter.__package_name}}.runtime.rehearsal import as_rank
 
 # Large enough that what a process holds besides is little.
@@ -68,6 +69,13 @@ def test_a_network_that_decides_by_numbers_is_planned_but_for_its_activations(ti
     assert row.split()[-2:] == ["unknown", "unknown"]
     [told] = [line for line in lines if line.startswith("activations: ")]
     assert "cannot be run without numbers (RuntimeError: " in told
+
+
+@pytest.mark.filterwarnings("ignore:When using async grad allreduce")
+def test_a_plan_knows_as_much_after_a_run_on_the_cpu_in_the_same_process(tiny):
+    with prepared("cpu"):
+        pass
+    assert make_plan(tiny(parallel={"devices": 2, "tensor": 2})).stages[0].unknown == ""
 
 
 @pytest.mark.parametrize(("tensor", "pipeline"), [(1, 1), (2, 1), (1, 4), (2, 2)])

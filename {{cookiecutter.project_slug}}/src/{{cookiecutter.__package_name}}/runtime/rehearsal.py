@@ -63,6 +63,7 @@ def _replacements() -> list[tuple[Any, str, Any]]:
     return [
         (torch, "manual_seed", lambda seed: None),  # which keeps a list of who asked, with a traceback of each
         (torch.cuda, "current_device", lambda: torch.device("meta")),
+        (torch.cpu, "current_device", lambda: torch.device("meta")),  # which Megatron asks after a run on the CPU
         (random, "_CUDA_RNG_STATE_TRACKER", _NoRandomNumbers()),
         (random, "_CUDA_RNG_STATE_TRACKER_INITIALIZED", True),
         (random, "_get_cuda_rng_state", lambda *args, **kwargs: None),

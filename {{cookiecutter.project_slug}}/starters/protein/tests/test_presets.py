@@ -1,10 +1,13 @@
-"""The presets: the sizes of the released ESM-2, in which our network has as many parameters as that of transformers."""
+"""The presets: the sizes of the released ESM-2, with as many parameters as in transformers and the memory they name."""
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from conftest import run
 from transformers import EsmConfig, EsmForMaskedLM
 
 from {{cookiecutter.__package_name}}.model.item import MASK, PAD, TOKENS
@@ -47,3 +50,13 @@ def test_a_preset_has_the_parameters_of_the_released_network_and_needs_no_memory
     assert count == sum(released.values())
     assert (count, config.num_attention_heads) == RELEASED[name]
     assert config.max_length == 1024
+
+
+@pytest.mark.parametrize("name", [*(f"esm2-{name}" for name in RELEASED), "two-machines", "eight-machines"])
+def test_the_memory_in_the_head_of_a_config_is_what_plan_says_of_its_command(name, capsys):
+    text = (CONFIGS / f"{name}.yaml").read_text()
+    [words] = re.findall(r"Command: \S+ pretrain (.+)", text)
+    assert run("plan", *shlex.split(words.replace("configs/", f"{CONFIGS}/"))) == 0
+    [planned] = re.findall(r"^ +0: ranks .+ ([\d.]+)$", capsys.readouterr().out, flags=re.MULTILINE)
+    [said] = re.findall(r"says ([\d.]+) GiB", text)
+    assert float(said) == float(f"{float(planned):.2g}")
