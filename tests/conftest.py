@@ -27,6 +27,9 @@ PLAIN = {"project_name": "P", "project_slug": "p", "description": "D", "author":
 INHERITED_NOT = ("PYTHONPATH", "MAKEFLAGS", "MAKELEVEL", "PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "VIRTUAL_ENV")
 INHERITED_NOT += ("VENV", "PYTHON", "PIP", "PYTEST", "STARTER", "ARGS")
 
+# Seconds for a project's own suite, a quarter of an hour if nothing else runs. Each of its tests has limits of its own.
+OF_A_SUITE = 6 * 3600
+
 # The files that take longest; two run at a time, and a long one that came last would run alone.
 LONGEST = ("test_starters.py", "test_training.py", "test_walkthrough.py", "test_two_machines.py", "test_bench.py")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
-from conftest import BakedProject, Baker, install, run_ok
+from conftest import OF_A_SUITE, BakedProject, Baker, install, run_ok
 
 # What a starter brings; everything else is the house.
 BROUGHT = ("src/{package}/model/", "tests/model/", "configs/", "docs/proteins.md")
@@ -40,10 +40,10 @@ def test_no_trace_is_left_of_the_starter_that_was_not_chosen(baker: Baker, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(7500)
+@pytest.mark.timeout(OF_A_SUITE + 600)
 def test_its_own_tests_pass(protein_project: BakedProject, tmp_path):
     installed = install(protein_project, tmp_path)
     # the cellar is the same to the byte, and the other project's tests have been down there
     command = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--ignore", "tests/runtime")
-    output = run_ok(*command, cwd=protein_project.path, timeout=7200, env=installed.env)
+    output = run_ok(*command, cwd=protein_project.path, timeout=OF_A_SUITE, env=installed.env)
     assert " passed" in output

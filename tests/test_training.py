@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import InstalledProject, run_ok
+from conftest import OF_A_SUITE, InstalledProject, run_ok
 
 pytestmark = pytest.mark.slow
 STEPS = ("--training.max_steps", "60", "--training.warmup_steps", "5", "--training.val_check_interval", "60")
@@ -45,8 +45,8 @@ def test_pretrain_finetune_evaluate_predict_report(installed: InstalledProject, 
     assert [path.name for path in tmp_path.iterdir()] == ["runs"], "the command wrote elsewhere"
 
 
-@pytest.mark.timeout(7500)
+@pytest.mark.timeout(OF_A_SUITE + 600)
 def test_the_projects_own_tests_pass(installed: InstalledProject):
     command = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider")
-    output = run_ok(*command, cwd=installed.project.path, timeout=7200, env=installed.env)
+    output = run_ok(*command, cwd=installed.project.path, timeout=OF_A_SUITE, env=installed.env)
     assert " passed" in output and " skipped" not in output, "in the project as it is generated, every test applies"

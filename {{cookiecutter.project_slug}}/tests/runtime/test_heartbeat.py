@@ -23,7 +23,7 @@ from dataclasses import replace
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from {package}.runtime import heartbeat, meeting
 heartbeat._GRACE = 0.2
-met = meeting.meet(LightningEnvironment(), int(os.environ["LOCAL_RANK"]), 2, 2, minutes=1.0)
+met = meeting.meet(LightningEnvironment(), int(os.environ["LOCAL_RANK"]), 2, 2, minutes=15.0)
 with heartbeat.heard(replace(met, limit=2.0)):
     print("met", flush=True)
     met.from_first("decision", lambda: str(time.sleep(600)))

@@ -93,10 +93,10 @@ def read_evaluation(path: Path) -> dict[str, Any]:
 
 def in_flags(changed: dict[str, Any]) -> str:
     """Return settings by their dotted names as a command line has them."""
-    return shlex.join(word for name, value in changed.items() for word in (f"--{name}", _in_yaml(value)))
+    return shlex.join(word for name, value in changed.items() for word in (f"--{name}", in_yaml(value)))
 
 
-def _in_yaml(value: Any) -> str:
+def in_yaml(value: Any) -> str:
     """Return a value as a flag takes it: text as it is, all else as YAML, of which JSON is a part."""
     return value if isinstance(value, str) else json.dumps(value)
 

@@ -23,7 +23,7 @@ from ..contracts import names
 from ..contracts.errors import UserError, need
 from ..contracts.files import check_only, write_whole_folder
 from ..contracts.given import Given, NotGivenError
-from ..contracts.reading import NO_NUMBERS, in_flags, mapping, read_evaluation, read_metrics, read_whole
+from ..contracts.reading import NO_NUMBERS, in_flags, in_yaml, mapping, read_evaluation, read_metrics, read_whole
 from ..contracts.settings import by_name
 from ..drawing.theme import Array, Picture, render
 from ..model import figures
@@ -184,7 +184,7 @@ def _chapter(run: Run, number: int, runs: int) -> Chapter:
             notes.append(f"{name} is not finite at {count}, first at step {steps[broken[0]]:,.0f}.")
     pictures = dict(_curve_pictures(run))
     pictures |= dict(_output_pictures(run, taken=list(pictures)))
-    headlines, settings = list(_headlines(run)), [(name, _in_yaml(value)) for name, value in by_name(run.settings)]
+    headlines, settings = list(_headlines(run)), [(name, in_yaml(value)) for name, value in by_name(run.settings)]
     return Chapter(f"{number}. {title}" if runs > 1 else title, str(run.folder), headlines, notes, pictures, settings)
 
 
@@ -241,10 +241,6 @@ def _references(run: Run, figure: str) -> dict[str, float]:
     """Return what other methods reach in a figure of the test set, by their names."""
     references = run.evaluation.get(names.REFERENCES, {})
     return {name: reached[figure] for name, reached in references.items() if figure in reached}
-
-
-def _in_yaml(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
 
 
 Pictures = Iterator[tuple[str, tuple[Picture, str]]]  # name -> (picture, caption)
