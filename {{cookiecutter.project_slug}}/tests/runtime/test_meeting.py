@@ -6,10 +6,11 @@ import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import ENVIRONMENT, PACKAGE
-from torch.distributed import PrefixStore, Store, TCPStore
+from torch.distributed import DistNetworkError, PrefixStore, Store, TCPStore
 
 from {{cookiecutter.__package_name}}.contracts.errors import UserError
 from {{cookiecutter.__package_name}}.runtime import agreement, lock, meeting
@@ -70,6 +71,20 @@ def test_a_place_that_cannot_be_reached_is_told_while_a_rank_waits(capsys):
     with pytest.raises(UserError, match=r"could not be reached at localhost:1: .+ for 0.005 minutes"):
         meeting._reach("localhost", 1, 0.3, told)
     assert re.fullmatch(r"waiting for rank 0 at localhost:1 \(.+\)\n", capsys.readouterr().err)
+
+
+def test_a_first_rank_that_leaves_before_all_have_come_is_told(rooms, monkeypatch):
+    def leave(*_):
+        raise DistNetworkError("Failed to recv,\ngot 0 bytes")
+
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "set")  # is put back
+    monkeypatch.setattr(meeting, "_room", rooms[1])
+    monkeypatch.setattr(meeting, "_come", leave)
+    environment = SimpleNamespace(main_address="localhost", main_port=rooms[0].port)
+    told = rf"cannot meet at localhost:{rooms[0].port} \(Failed to recv, got 0 bytes\); rank 0 has ended, or "
+    with pytest.raises(UserError, match=told):
+        meeting.meet(environment, 1, 3, 1, minutes=15.0)
 
 
 def meet(rooms: list[Store], rank: int, limit: float = 60.0) -> meeting.Meeting:
