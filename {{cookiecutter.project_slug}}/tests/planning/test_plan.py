@@ -11,6 +11,7 @@ from conftest import needs_sequence_for
 from measured import peak, planned, sizes
 from megatron.core import parallel_state
 from megatron.core.pipeline_parallel.schedules import get_pp_rank_microbatches, get_schedule_table
+from megatron.core.tensor_parallel import gather_from_tensor_model_parallel_region
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from {{cookiecutter.__package_name}}.contracts.settings import ParallelSettings
@@ -71,12 +72,12 @@ def test_a_network_that_decides_by_numbers_is_planned_but_for_its_activations(ti
     assert "cannot be run without numbers (RuntimeError: " in told
 
 
-@pytest.mark.filterwarnings("ignore:When using async grad allreduce")
-def test_a_plan_knows_as_much_after_a_run_on_the_cpu_in_the_same_process(tiny):
+def test_what_ranks_exchange_holds_no_numbers_after_a_run_on_the_cpu_either():
     with prepared("cpu"):
         pass
-    plan = make_plan(tiny(parallel={"devices": 2, "tensor": 2}))
-    assert "on device cpu" not in plan.stages[0].unknown
+    with as_rank(0, tensor=2, pipeline=1, virtual_pipeline=1):
+        gathered = gather_from_tensor_model_parallel_region(torch.empty(3, 4))
+    assert (gathered.device.type, gathered.shape) == ("meta", (3, 8))
 
 
 @pytest.mark.parametrize(("tensor", "pipeline"), [(1, 1), (2, 1), (1, 4), (2, 2)])

@@ -82,7 +82,7 @@ def test_a_first_rank_that_leaves_before_all_have_come_is_told(rooms, monkeypatc
     monkeypatch.setattr(meeting, "_room", rooms[1])
     monkeypatch.setattr(meeting, "_come", leave)
     environment = SimpleNamespace(main_address="localhost", main_port=rooms[0].port)
-    told = rf"cannot meet at localhost:{rooms[0].port} \(Failed to recv, got 0 bytes\); rank 0 has ended, or "
+    told = rf"cannot meet at localhost:{rooms[0].port} \(Failed to recv, got 0 bytes\); what listens there has ended"
     with pytest.raises(UserError, match=told):
         meeting.meet(environment, 1, 3, 1, minutes=15.0)
 

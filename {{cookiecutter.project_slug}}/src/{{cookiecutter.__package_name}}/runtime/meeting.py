@@ -140,7 +140,7 @@ def meet(environment: ClusterEnvironment, rank: int, size: int, per_machine: int
         meet_them = _receive if rank == 0 else _come
         session, machines, addresses = meet_them(_room, rank, size, own, place, limit, told)
     except torch.distributed.DistError as error:
-        remedy = "" if is_host else "; rank 0 has ended, or something else answers there: start all machines again"
+        remedy = "" if is_host else "; what listens there has ended, or is no run: start the command everywhere again"
         raise UserError(f"the ranks cannot meet at {place} ({' '.join(str(error).split())[:200]}){remedy}") from error
     room = PrefixStore(session, _room)
     current = Meeting(session, room, rank, machines, addresses, per_machine, host, port, limit)
