@@ -128,7 +128,7 @@ def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
     by_name = {row["name"]: row for row in rows}
     pairs = {"useful": "padded", "tokens": "hugging_face"}
     return {
-        f"{kind}_vs_{other}": round(by_name["packed"][kind] / by_name[other][kind], 3)
+        f"{kind}_vs_{other}": float(f"{by_name['packed'][kind] / by_name[other][kind]:.4g}")
         for kind, other in pairs.items()
         if {"packed", other} <= by_name.keys()
     }

@@ -201,5 +201,5 @@ def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
         speed = {row["name"]: row["samples_per_second"] for row in rows if row["batch"] == batch}
         suffix = "" if batch == rows[0]["batch"] else f"_batch_{batch}"
         ours = speed.pop("project")
-        found |= {f"vs_{name}{suffix}": round(ours / other, 3) for name, other in speed.items()}
+        found |= {f"vs_{name}{suffix}": float(f"{ours / other:.4g}") for name, other in speed.items()}
     return found
