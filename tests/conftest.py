@@ -27,6 +27,9 @@ PLAIN = {"project_name": "P", "project_slug": "p", "description": "D", "author":
 INHERITED_NOT = ("PYTHONPATH", "MAKEFLAGS", "MAKELEVEL", "PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "VIRTUAL_ENV")
 INHERITED_NOT += ("VENV", "PYTHON", "PIP", "PYTEST", "STARTER", "ARGS")
 
+# torch's threads sleep while they wait for each other, and do not turn in circles: many processes run here at a time.
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
 # Seconds for a project's own suite, a quarter of an hour if nothing else runs. Each of its tests has limits of its own.
 OF_A_SUITE = 6 * 3600
 
