@@ -15,9 +15,15 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cookiecutter.main import cookiecutter
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 TEMPLATE = Path(__file__).resolve().parents[1]
 PROJECT_FOLDER = "{{cookiecutter.project_slug}}"
@@ -95,6 +101,11 @@ class BakedProject:
     @property
     def package(self) -> str:
         return self.slug.replace("-", "_")
+
+    @property
+    def pyproject(self) -> dict[str, Any]:
+        """What its pyproject.toml says."""
+        return tomllib.loads((self.path / "pyproject.toml").read_text(encoding="utf-8"))
 
     def files(self) -> dict[str, bytes]:
         """Every file's content by its path in the project."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shlex
 
+from answers import TEXTS, check_texts, typed
 from conftest import Baker
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_hooks import ANSWERS, PRE, with_slug
-from test_input import TEXTS, check_texts, typed
 
 # What means something to Markdown, TOML, Jinja or a shell comes up more often than among all characters.
 MARKUP = st.text("aZ9 \\\"'`#*_-+.|<>[](){}%&$!~:;=/\u00e9\u200f\U0001f680", max_size=40)

@@ -10,11 +10,6 @@ import pytest
 import yaml
 from conftest import PROJECT_FOLDER, TEMPLATE, BakedProject, Baker, run, run_ok
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 # Of every project, whatever the answers; <package> stands for the import name.
 ALWAYS = """
 .gitignore
@@ -335,11 +330,11 @@ def test_the_licence_is_the_chosen_one_and_names_the_author(baker: Baker, tmp_pa
     text = (project.path / "LICENSE").read_text()
     assert text.strip().startswith(LICENSE_TITLES[license_id])
     assert re.search(r"Copyright (\(c\) )?Zoë & Co$", text, re.MULTILINE)
-    assert tomllib.loads((project.path / "pyproject.toml").read_text())["project"]["license"] == license_id
+    assert project.pyproject["project"]["license"] == license_id
 
 
 def test_without_a_licence_none_is_named(longest_project):
-    assert "license" not in tomllib.loads((longest_project.path / "pyproject.toml").read_text())["project"]
+    assert "license" not in longest_project.pyproject["project"]
 
 
 @pytest.mark.parametrize(

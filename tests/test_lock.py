@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import re
-import sys
 
 import pytest
 from conftest import BakedProject
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 PYTHONS = ["3.10", "3.11", "3.12"]
 
@@ -41,7 +35,7 @@ def pins(project: BakedProject, python: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("python", PYTHONS)
 def test_every_dependency_is_pinned_within_its_bounds(default_project, python):
-    project = tomllib.loads((default_project.path / "pyproject.toml").read_text())["project"]
+    project = default_project.pyproject["project"]
     declared = [
         *project["dependencies"],
         *(line for extra in project["optional-dependencies"].values() for line in extra),

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 
 from conftest import TEMPLATE, BakedProject
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 README = (TEMPLATE / "README.md").read_text(encoding="utf-8")
 
@@ -55,7 +49,7 @@ def test_the_newest_version_of_the_changelog_is_the_templates_and_that_of_its_pr
     changelog = (TEMPLATE / "CHANGELOG.md").read_text(encoding="utf-8")
     sections = re.findall(r"^## \[(.+?)\]", changelog, flags=re.MULTILINE)
     answers = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
-    pyproject = tomllib.loads((default_project.path / "pyproject.toml").read_text(encoding="utf-8"))
+    pyproject = default_project.pyproject
     assert sections[0] == "Unreleased"
     assert sections[1] == answers["__template_version"] == pyproject["tool"]["template"]["version"]
     numbers = [tuple(map(int, version.split("."))) for version in sections[1:]]

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from answers import ACCEPTED
 from conftest import PROJECT_FOLDER, TEMPLATE, BakedProject, Baker, Result, run
-from test_input import ACCEPTED
 
 pytestmark = pytest.mark.slow  # git, cruft and a dozen bakes
 
