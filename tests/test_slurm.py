@@ -26,6 +26,7 @@ signal.signal(signal.SIGTERM, lambda *_: [task.send_signal(signal.SIGTERM) for t
 sys.exit(max(task.wait() for task in tasks))
 """
 SCONTROL = '#!/bin/sh\necho "$@" >> queued\n'
+JOB = str(10_000 + os.getpid())  # Lightning makes a port of its last four digits, which must be free
 STEPS = ("--training.max_steps", "100", "--training.warmup_steps", "5", "--training.val_check_interval", "20")
 
 
@@ -39,7 +40,7 @@ def job(everything, installed, tmp_path) -> tuple[list[str], dict[str, str]]:
         (fake / name).chmod(0o755)
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / "bin").symlink_to(installed.site / "bin")
-    slurm = {"SLURM_JOB_ID": "4321", "SLURM_JOB_NUM_NODES": "1", "SLURM_NTASKS_PER_NODE": "2"}
+    slurm = {"SLURM_JOB_ID": JOB, "SLURM_JOB_NUM_NODES": "1", "SLURM_NTASKS_PER_NODE": "2"}
     env = {**os.environ, **installed.env, **slurm, "SLURM_JOB_NAME": project.slug}
     env["PATH"] = f"{fake}{os.pathsep}{env['PATH']}"
     script = str(project.path / "slurm" / "train.sbatch")
@@ -49,19 +50,19 @@ def job(everything, installed, tmp_path) -> tuple[list[str], dict[str, str]]:
 @pytest.mark.slow
 def test_a_job_that_is_stopped_is_queued_again_and_goes_on(job, tmp_path: Path):
     command, env = job
-    run = tmp_path / "runs" / "pretrain-4321"
+    run = tmp_path / "runs" / f"pretrain-{JOB}"
     with subprocess.Popen(command, cwd=tmp_path, env=env) as first:
         while first.poll() is None and not list(run.glob("checkpoints/*-last")):
             time.sleep(0.1)
         children = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
         os.kill(int(children[-1]), signal.SIGTERM)  # Slurm sends it to the tasks, not to the script
         assert first.wait(timeout=1800) == 75
-    assert (tmp_path / "queued").read_text() == "requeue 4321\n"
+    assert (tmp_path / "queued").read_text() == f"requeue {JOB}\n"
     assert 20 <= last_step(run) < 100
     again = subprocess.run(command, cwd=tmp_path, env=env, timeout=1800)
     assert again.returncode == 0
     assert last_step(run) == 100
-    assert (tmp_path / "queued").read_text() == "requeue 4321\n"
+    assert (tmp_path / "queued").read_text() == f"requeue {JOB}\n"
 
 
 def last_step(run: Path) -> int:

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing import parent_process
 from pathlib import Path
+from random import SystemRandom
 from typing import Any
 
 import numpy as np
@@ -46,6 +48,16 @@ TINY = Settings(
         max_steps=20, warmup_steps=2, global_batch_size=32, val_check_interval=10, log_every_n_steps=1
     ),
 )
+
+
+def free_port() -> str:
+    """Return a port that is free, and stays so until it is used: no connection is given one of these by itself."""
+    above = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = SystemRandom().randrange(5_000, max(above, 10_000))
+        with socket.socket() as server, suppress(OSError):
+            server.bind(("", port))
+            return str(port)
 
 
 @dataclass

@@ -8,7 +8,6 @@ import importlib.util
 import json
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ENVIRONMENT, PACKAGE, TINY, change
+from conftest import ENVIRONMENT, PACKAGE, TINY, change, free_port
 
 from {{cookiecutter.__package_name}}.runtime import cpu, lone_rank
 from {{cookiecutter.__package_name}}.training.run_settings import save_settings
@@ -127,11 +126,8 @@ print(json.dumps(seen))
 @cache
 def seen_in_a_fresh_process() -> dict[str, Any]:
     """What is seen in a new process, of which torchrun's variables say that it is the only rank."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     torchrun = {"RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "TORCHELASTIC_RUN_ID": "test"}
     environment = {**ENVIRONMENT, **torchrun, **address}
     steps = {"max_steps": 2, "warmup_steps": 1, "val_check_interval": 2}
     with TemporaryDirectory() as folder:
