@@ -26,7 +26,7 @@ signal.signal(signal.SIGTERM, lambda *_: [task.send_signal(signal.SIGTERM) for t
 sys.exit(max(task.wait() for task in tasks))
 """
 SCONTROL = '#!/bin/sh\necho "$@" >> queued\n'
-JOB = str(10_000 + os.getpid())  # Lightning makes a port of its last four digits, which must be free
+JOB = str(10_000 + os.getpid())  # Lightning makes a port of its last four digits, where two suites must not meet
 STEPS = ("--training.max_steps", "100", "--training.warmup_steps", "5", "--training.val_check_interval", "20")
 
 
@@ -54,6 +54,7 @@ def test_a_job_that_is_stopped_is_queued_again_and_goes_on(job, tmp_path: Path):
     with subprocess.Popen(command, cwd=tmp_path, env=env) as first:
         while first.poll() is None and not list(run.glob("checkpoints/*-last")):
             time.sleep(0.1)
+        assert first.poll() is None, "it has ended before it saved a step"
         children = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
         os.kill(int(children[-1]), signal.SIGTERM)  # Slurm sends it to the tasks, not to the script
         assert first.wait(timeout=1800) == 75

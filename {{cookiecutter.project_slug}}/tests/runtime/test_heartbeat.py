@@ -62,7 +62,8 @@ def test_a_rank_that_stands_still_is_named_and_ends_the_others(lost):
         if f"rank {lost} not heard of" in told:
             break
     assert code == LOST == 69
-    assert f"error: rank {lost} not heard of for {seconds / 60:g} minutes (--parallel.timeout_minutes); a " in told
+    missing = f"rank {lost} not heard of for {seconds / 60:g} minutes (--parallel.timeout_minutes)"
+    assert f"error: {missing}; a training" in told
 
 
 def meet(size: int, limit: float) -> list[meeting.Meeting]:
