@@ -7,11 +7,13 @@ from conftest import PACKAGE, run
 
 from {{cookiecutter.__package_name}}.training.run_settings import save_settings
 
-MOST = 3.0
-"""seconds of a processor that a plan of 64 GPUs may take, its imports included"""
+MOST = 2.5
+"""seconds of a processor that a plan of 64 GPUs may take, for each that the import of torch takes, which is part of it: on
+an idle machine three or less"""
 
 PROGRAM = """
-import json, os, sys, time
+import json, os, socket, sys, time
+from contextlib import suppress
 STARTS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.system", "socket.bind")
 LOOKS = ("ldconfig", "gcc", "cc", "ld", "objdump")  # by which ctypes looks for libraries while torch is imported
 started = []
@@ -21,14 +23,20 @@ def watch(event, arguments):
         started.append(event)
 
 def sockets():
-    files = [os.path.realpath("/proc/self/fd/" + fd) for fd in os.listdir("/proc/self/fd")]
-    return {file for file in files if "socket:" in file}
+    found = set()
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(OSError), socket.socket(fileno=os.dup(int(fd))) as opened:
+            if opened.family != socket.AF_UNIX:  # as a driver of GPUs has
+                found.add(os.fstat(int(fd)).st_ino)
+    return found
 
 inherited = sockets()
 sys.addaudithook(watch)
+import torch
+importing = time.process_time()
 from PACKAGE.cli import main
 code = main()
-print(json.dumps([code, time.process_time(), started, sorted(sockets() - inherited)]))
+print(json.dumps([code, time.process_time() / importing, started, sorted(sockets() - inherited)]))
 """
 
 
@@ -50,16 +58,11 @@ def planned(command, tiny, tmp_path):
 
 def test_64_gpus_are_planned_in_three_seconds_and_nothing_is_started(planned):
     layout = {"num_nodes": 8, "devices": 8, "tensor": 2, "pipeline": 2}
-    times = []
-    for _ in range(3):  # whatever else runs here makes each instruction take longer
-        (code, seconds, started, sockets), lines = planned(
-            parallel=layout, training={"global_batch_size": 128, "precision": "bf16"}
-        )
-        assert (code, started, sockets) == (0, [], [])
-        times.append(seconds)
-        if seconds <= MOST:
-            break
-    assert min(times) <= MOST
+    (code, seconds, started, sockets), lines = planned(
+        parallel=layout, training={"global_batch_size": 128, "precision": "bf16"}
+    )
+    assert (code, started, sockets) == (0, [], [])
+    assert seconds <= MOST
     assert max(map(len, lines)) <= 120
     assert lines[1] == "64 GPUs on 8 nodes = tensor 2 x pipeline 2 x data 16"
     nodes = [line.split() for line in lines[4:12]]
