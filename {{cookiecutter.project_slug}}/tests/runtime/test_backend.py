@@ -28,11 +28,28 @@ from {{cookiecutter.__package_name}}.training.run_settings import load_settings
 )
 def test_device_is_chosen(accelerator: str, gpus: int, chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(backend.cpu, "hidden", 0)
     assert backend.choose(accelerator, devices=2) == chosen
+
+
+@pytest.mark.parametrize("accelerator", ["auto", "gpu"])
+def test_a_process_that_has_used_the_cpu_does_not_take_its_gpu_for_missing(
+    accelerator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend.cpu, "hidden", 0)  # put back afterwards
+    monkeypatch.setattr(backend.cpu, "os", SimpleNamespace(environ={}))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    backend.cpu.use_cpu()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)  # as they are hidden now
+    backend.cpu.use_cpu()
+    assert backend.choose("cpu", devices=2) == "cpu"
+    with pytest.raises(UserError, match=f"--accelerator {accelerator}: a process that has used the CPU keeps to it"):
+        backend.choose(accelerator, devices=1)
 
 
 def test_missing_gpu_is_the_users_to_mend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(backend.cpu, "hidden", 0)
     with (
         pytest.raises(UserError, match="--accelerator gpu: PyTorch sees no GPU on this machine"),
         backend.prepared("gpu"),

@@ -119,8 +119,12 @@ def choose(accelerator: Literal["auto", "cpu", "gpu"], devices: int) -> Literal[
     """Return the device to run on: the one asked for, and for "auto" the GPU where there is one.
 
     Raises:
-        UserError: more GPUs are asked for than there are.
+        UserError: more GPUs are asked for than there are, or any in a process that has used the CPU.
     """
+    if cpu.hidden and accelerator != "cpu":
+        raise UserError(
+            f"--accelerator {accelerator}: a process that has used the CPU keeps to it; use another process for the GPU"
+        )
     gpus = torch.cuda.device_count()
     chosen = accelerator if accelerator != "auto" else ("gpu" if gpus else "cpu")
     if chosen == "gpu" and gpus == 0:

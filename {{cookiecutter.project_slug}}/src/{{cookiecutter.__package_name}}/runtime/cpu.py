@@ -47,12 +47,17 @@ MODULES = (
 _DTYPES = ("Float", "Half", "BFloat16")
 _CONSTANTS = {"cuda": "cpu", **{f"torch.cuda.{dtype}Tensor": f"torch.{dtype}Tensor" for dtype in _DTYPES}}
 
+hidden = 0
+"""GPUs that this process had before it used the CPU"""
+
 
 def use_cpu() -> None:
     """Point Megatron and NeMo at the CPU, for the rest of this process.
 
     Also hides any GPU from CUDA, so that no library finds one half-way. Call it before the trainer is built.
     """
+    global hidden
+    hidden = hidden or torch.cuda.device_count()
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if hasattr(torch.cpu, "_stands_in_for_cuda"):
         return
