@@ -7,7 +7,6 @@ import sys
 from dataclasses import asdict, replace
 
 import pytest
-import torch
 import yaml
 from conftest import ENVIRONMENT, PACKAGE, TINY, change, run
 
@@ -16,6 +15,7 @@ from {{cookiecutter.__package_name}}.contracts.names import SETTINGS_FILE
 from {{cookiecutter.__package_name}}.contracts.settings import ParallelSettings
 from {{cookiecutter.__package_name}}.model import settings
 from {{cookiecutter.__package_name}}.model.settings import FINETUNE, Settings
+from {{cookiecutter.__package_name}}.runtime import launch
 from {{cookiecutter.__package_name}}.training.run_settings import save_settings
 
 LAYERS = Settings().model.num_layers
@@ -303,7 +303,7 @@ def test_a_run_with_damaged_settings_is_refused(refused, tmp_path):
 
 def test_more_gpus_than_there_are_are_refused(refused, run_dir):
     words = ["--accelerator", "gpu", "--parallel.devices", "999", "--training.global_batch_size", "999"]
-    told = "--parallel.devices 999 needs 999 GPUs" if torch.cuda.device_count() else "PyTorch sees no GPU"
+    told = "--parallel.devices 999 needs 999 GPUs" if launch._gpus() else "PyTorch sees no GPU"
     assert told in refused("pretrain", *run_dir, *words)
 
 
@@ -319,7 +319,7 @@ def test_who_reads_may_stop_reading():
 def test_a_run_without_a_checkpoint_is_refused(refused, run_dir, tmp_path):
     save_settings(Settings(run_dir=str(tmp_path), accelerator="cpu", network=FINETUNE.network), tmp_path)
     for command in ("finetune", "evaluate", "predict", "export"):
-        where = [] if command != "finetune" else run_dir
+        where = [] if command != "finetune" else [*run_dir, "--accelerator", "cpu"]
         assert "holds no finished checkpoint" in refused(command, "--from", tmp_path, *where)
 
 

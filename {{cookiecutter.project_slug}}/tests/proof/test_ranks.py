@@ -62,9 +62,20 @@ def test_a_rank_that_cannot_even_begin_is_named(tmp_path, monkeypatch):
         run_ranks(fail_in_words, processes=1, logs=tmp_path)
 
 
-def test_ranks_that_use_cuda_are_forked_where_that_is_possible():
-    assert _context("cpu").get_start_method() == "forkserver"
-    assert _context("gpu").get_start_method() == ("forkserver" if torch.cuda.device_count() else "spawn")
+CONTEXTS = f"""
+import torch
+from {_context.__module__} import _context
+if __name__ == "__main__":
+    methods = [_context(kind).get_start_method() for kind in ("cpu", "gpu")]
+    print(methods == ["forkserver", "forkserver" if torch.cuda.device_count() else "spawn"])
+"""
+
+
+def test_ranks_that_use_cuda_are_forked_where_that_is_possible(command, tmp_path):
+    """In a process of its own: a training on the CPU has hidden all GPUs from this one."""
+    (script := tmp_path / "contexts.py").write_text(CONTEXTS)
+    answer = command(script=script)
+    assert answer.stdout == "True\n", answer.stderr
 
 
 def test_ranks_have_a_limit(tmp_path):
