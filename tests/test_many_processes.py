@@ -39,6 +39,16 @@ def test_eight_processes_split_three_ways_train_the_model_of_one(installed, tmp_
     same(eight, pretrain(installed, tmp_path, "one", *SETTINGS, *CPU, *STEPS))
 
 
+def test_mpirun_starts_the_processes_of_a_run(installed, tmp_path):
+    mpirun = (Path(sys.executable).with_name("mpirun"), "--allow-run-as-root", "--oversubscribe", "-n", "2")
+    settings = (*SETTINGS, *CPU, *STEPS, "--parallel.devices", "2")
+    words = (*mpirun, sys.executable, "-m", installed.project.package, "pretrain", "--run_dir", "launched", *settings)
+    launched = run(*words, cwd=tmp_path, timeout=LIMIT, env=installed.env)
+    assert launched.status == 0, launched.output
+    assert "in 2 processes on cpu" in launched.output
+    same(tmp_path / "launched", pretrain(installed, tmp_path, "two", *settings))
+
+
 LATE = """
 import sys
 import torch

@@ -30,7 +30,8 @@ from {{cookiecutter.__package_name}}.model.settings import FINETUNE, Settings
 PACKAGE = "{{cookiecutter.__package_name}}"
 # What a launcher, a scheduler or a shell may have left in the environment, and no test is about: a rank above 0 says
 # nothing, a narrow terminal breaks lines, and a warning of a command's own is none of its answer.
-LEFT = r"(LOCAL_|NODE_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|(SLURM|TORCHELASTIC|JSONARGPARSE)_.*"
+LEFT = r"(LOCAL_|NODE_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)"
+LEFT += "|(SLURM|TORCHELASTIC|OMPI|PMI|MPI|JSONARGPARSE)_.*"
 SET = "OMP_NUM_THREADS|COLUMNS|FORCE_COLOR|PYTHONWARNINGS"
 for name in [name for name in os.environ if re.fullmatch(rf"{LEFT}|{SET}", name)]:
     if parent_process() is None:  # else this is a rank, which was told so

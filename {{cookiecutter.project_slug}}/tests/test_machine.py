@@ -81,9 +81,10 @@ def test_where_there_is_no_cluster_nothing_is_said_of_one():
     ("left", "who"),
     [
         ({"SLURM_JOB_ID": "7"}, "nobody, in a Slurm job: "),
-        ({"SLURM_STEP_ID": "0", "SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, "srun, as one of its tasks"),
-        (dict.fromkeys(("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK"), "0"), "torchrun, as one of its ranks"),
-        ({"OMPI_COMM_WORLD_RANK": "0"}, "a launcher, as one of its ranks"),
+        ({"SLURM_STEP_ID": "0", "SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, "srun, as one of its"),
+        (dict.fromkeys(("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK"), "0"), "torchrun, as one of its"),
+        ({"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "2"}, "Open MPI, as one of its"),
+        ({"LOCAL_RANK": "0"}, "a launcher, as one of its"),
         ({"MASTER_ADDR": "node-a"}, "nobody: "),
     ],
 )

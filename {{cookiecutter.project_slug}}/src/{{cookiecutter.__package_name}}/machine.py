@@ -24,7 +24,7 @@ UNKNOWN = ("fuse", "9p", "virtiofs")
 VARIABLES = {
     "Slurm": "SLURM_JOB_ID SLURM_JOB_NODELIST SLURM_STEP_ID SLURM_STEP_NUM_NODES SLURM_NTASKS SLURM_PROCID",
     "torchrun": "RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE GROUP_RANK",
-    "another launcher": "NODE_RANK OMPI_COMM_WORLD_RANK PMI_RANK JSM_NAMESPACE_RANK",
+    "another launcher": "NODE_RANK OMPI_COMM_WORLD_RANK OMPI_COMM_WORLD_SIZE PMI_RANK PMI_SIZE",
     "whoever said where ranks meet": "MASTER_ADDR MASTER_PORT",
 }
 """What those who start processes leave in the environment."""
@@ -120,12 +120,8 @@ def _set(names: Iterable[str]) -> list[str]:
 
 def _starter() -> str:
     who = launcher()
-    if who == "torchrun":
-        return "torchrun, as one of its ranks"
-    if who == "srun":
-        return "srun, as one of its tasks"
-    if who == "another":
-        return "a launcher, as one of its ranks"
+    if who != "nobody":
+        return f"{'a launcher' if who == 'another' else who}, as one of its processes"
     if "SLURM_JOB_ID" in os.environ:
         return "nobody, in a Slurm job: a command starts its processes here; behind srun, on all machines of the job"
     return "nobody: a command starts its processes itself"

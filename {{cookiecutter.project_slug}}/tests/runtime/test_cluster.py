@@ -3,15 +3,23 @@
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from canaries import fresh, mended
 from conftest import PACKAGE, TINY, change
-from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
+from lightning.fabric.plugins.environments import (
+    LightningEnvironment,
+    LSFEnvironment,
+    MPIEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 
 from {{cookiecutter.__package_name}}.contracts.names import SETTINGS_FILE
 from {{cookiecutter.__package_name}}.runtime import cluster, launch, loader
@@ -47,6 +55,8 @@ def test_lightning_is_told_who_started_the_process(who: str, kind: type, monkeyp
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "1")
     cluster.leave_slurm_to_us()
+    for other in (LSFEnvironment, MPIEnvironment):  # which would start MPI in this process
+        monkeypatch.setattr(other, "detect", staticmethod(pytest.fail))
     environment = cluster.environment()
     assert type(environment) is kind
     assert not getattr(environment, "auto_requeue", False)
@@ -102,6 +112,15 @@ def test_canary_lightning_takes_a_shell_of_slurm_for_a_task(monkeypatch: pytest.
     theirs = fresh("lightning.fabric.plugins.environments.slurm").SLURMEnvironment
     if not theirs.detect() or not theirs().auto_requeue:
         mended("cluster.leave_slurm_to_us and cluster.environment")
+
+
+def test_canary_lightning_starts_mpi_to_ask_who_started_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = fresh("lightning.fabric.plugins.environments.mpi")
+    asked = SimpleNamespace(COMM_WORLD=SimpleNamespace(Get_size=lambda: 2))
+    monkeypatch.setattr(theirs, "_MPI4PY_AVAILABLE", True)
+    monkeypatch.setitem(sys.modules, "mpi4py", SimpleNamespace(MPI=asked))
+    if not theirs.MPIEnvironment.detect():
+        mended("the part of cluster.environment that asks MPI only where mpirun started the process")
 
 
 def test_canary_nemo_forgets_what_workers_do_first() -> None:

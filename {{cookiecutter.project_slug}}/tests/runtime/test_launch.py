@@ -41,6 +41,12 @@ time.sleep(60)
 """
 
 
+COUNTS = """
+import torch
+from {package}.runtime import launch
+print(launch._gpus() in (torch.cuda.device_count(), None))
+"""
+
 OBSERVED = """
 import os, subprocess, sys, time
 from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
@@ -89,13 +95,17 @@ def test_ranks_start_before_torch_and_end_with_the_code_of_one_that_fails(
 
 TORCHRUN = {"RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "2"}
 SHELL = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_JOB_NAME": "train"}
+OPEN_MPI = {f"OMPI_COMM_WORLD_{name}": value for name, value in zip(("RANK", "LOCAL_RANK"), "00", strict=True)}
+OPEN_MPI |= {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}
+MPICH = {"PMI_RANK": "0", "PMI_SIZE": "2", "MPI_LOCALRANKID": "0", "MPI_LOCALNRANKS": "2"}
 SRUN = {**SHELL, "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_NODES": "1"}
 
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """This process's variables, without what a launcher or a cluster put there; tests add theirs."""
-    places = ("SLURM_", "TORCHELASTIC_", "MASTER_", "LOCAL_", "NODE_RANK", "GROUP_RANK", "RANK", "WORLD_SIZE")
+    places = ("SLURM_", "TORCHELASTIC_", "OMPI_", "PMI_", "MPI_", "MASTER_", "LOCAL_", "NODE_RANK", "GROUP_RANK")
+    places += ("RANK", "WORLD_SIZE")
     here = {name: value for name, value in ENVIRONMENT.items() if not name.startswith(places)}
     monkeypatch.setattr(os, "environ", here)
     monkeypatch.setattr(launch, "_num_nodes", 1)
@@ -114,9 +124,12 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         (SHELL, "nobody", 2),
         ({"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "interactive"}, "nobody", 2),
         (SRUN | {"SLURM_NTASKS": "1"}, "nobody", 2),
-        (SRUN | {"SLURM_NTASKS": "1", "PMI_RANK": "0"}, "nobody", 2),  # as `srun --mpi=pmi2` sets it
+        (SRUN | {"SLURM_NTASKS": "1", "PMI_RANK": "0", "PMI_SIZE": "1"}, "nobody", 2),  # as `srun --mpi=pmi2` sets it
         (SRUN | {"SLURM_JOB_NAME": "bash"}, "srun", 0),
-        ({"PMI_RANK": "0"}, "another", 0),
+        (OPEN_MPI, "Open MPI", 0),
+        (MPICH, "MPI", 0),
+        (OPEN_MPI | {"OMPI_COMM_WORLD_SIZE": "1"}, "nobody", 2),  # a shell that mpirun started
+        (OPEN_MPI | TORCHRUN, "torchrun", 0),
     ],
 )
 def test_only_what_nothing_else_launched_starts_ranks(
@@ -155,6 +168,7 @@ def test_ranks_inherit_neither_a_rank_nor_an_address_that_was_left(
         (TORCHRUN | {"WORLD_SIZE": "abc"}, "WORLD_SIZE"),
         (TORCHRUN | {"LOCAL_WORLD_SIZE": ""}, "LOCAL_WORLD_SIZE"),
         (SRUN | {"SLURM_NTASKS": "2(x3)"}, "SLURM_NTASKS"),
+        (OPEN_MPI | {"OMPI_COMM_WORLD_SIZE": "two"}, "OMPI_COMM_WORLD_SIZE"),
         ({"NODE_RANK": "first"}, "NODE_RANK"),
     ],
 )
@@ -189,6 +203,10 @@ def test_what_is_no_number_is_one_line(given: dict, name: str, environment: dict
         (SRUN, 4, 1, "srun started 2 processes, and the settings want 4: give --parallel.devices 2"),
         (SRUN | {"SLURM_STEP_NUM_NODES": "2"}, 1, 2, None),
         (SRUN | {"SLURM_STEP_NUM_NODES": "2"}, 2, 1, "give --parallel.devices 1 --parallel.num_nodes 2"),
+        (OPEN_MPI, 1, 1, "Open MPI started 2 processes, and the settings want 1: give --parallel.devices 2"),
+        (OPEN_MPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, 2, 1, "give --parallel.devices 1 --parallel.num_nodes 2"),
+        (MPICH, 3, 1, "MPI started 2 processes, and the settings want 3: give --parallel.devices 2"),
+        (MPICH, 2, 1, "MPI started this process, and mpi4py tells ranks apart: install it"),
     ],
 )
 def test_what_started_the_process_is_held_against_the_layout(
@@ -196,6 +214,7 @@ def test_what_started_the_process_is_held_against_the_layout(
 ) -> None:
     environment.update(given)
     monkeypatch.setattr(launch, "_check_script", lambda devices: None)
+    monkeypatch.setattr(launch, "find_spec", lambda name: None)
     with contextlib.nullcontext() if told is None else pytest.raises(UserError, match=re.escape(told)):
         launch.check(devices, num_nodes)
 
@@ -205,7 +224,9 @@ def test_what_started_the_process_is_held_against_the_layout(
     [
         ({}, True, True),
         ({"RANK": "1", "NODE_RANK": "1"}, True, True),  # left there, and nobody started this as a rank
-        ({"LOCAL_RANK": "0", "OMPI_COMM_WORLD_RANK": "1"}, False, True),
+        (OPEN_MPI, True, True),
+        (OPEN_MPI | {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_LOCAL_RANK": "1"}, False, False),
+        (MPICH | {"PMI_RANK": "1"}, False, True),
         (TORCHRUN, True, True),
         (TORCHRUN | {"RANK": "3", "LOCAL_RANK": "1"}, False, False),
         (TORCHRUN | {"RANK": "2", "WORLD_SIZE": "4"}, False, True),
@@ -276,7 +297,9 @@ def test_ranks_that_fit_are_not_refused(
     launch.check_gpus(accelerator, 2)
 
 
-def test_the_driver_counts_the_gpus_that_torch_sees() -> None:
-    import torch
-
-    assert launch._gpus() in (torch.cuda.device_count(), None)
+@pytest.mark.slow
+def test_the_driver_counts_the_gpus_that_torch_sees(command: Callable, tmp_path: Path) -> None:
+    """In a process of its own: a training on the CPU has hidden them from this one."""
+    (script := tmp_path / "count.py").write_text(COUNTS.format(package=PACKAGE))
+    answer = command(script=script)
+    assert answer.stdout == "True\n", answer.stderr

@@ -6,7 +6,6 @@ import os
 
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.fabric.plugins.environments.lsf import LSFEnvironment
 from lightning.fabric.plugins.environments.mpi import MPIEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
@@ -32,11 +31,15 @@ def environment() -> ClusterEnvironment:
     if who == "srun":
         os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(launch.tasks_of_a_node()))  # it insists
         nodes = os.environ.get("SLURM_STEP_NODELIST", "127.0.0.1")  # it takes the job's, which a step may not be on
-        first = "127.0.0.1" if launch.nodes() == 1 else SLURMEnvironment.resolve_root_node_address(nodes)
+        first = launch.HERE if launch.nodes() == 1 else SLURMEnvironment.resolve_root_node_address(nodes)
         os.environ.setdefault("MASTER_ADDR", first)
         return SLURMEnvironment(auto_requeue=False)
-    found = (kind() for kind in (LSFEnvironment, MPIEnvironment) if kind.detect())
-    return next(found, LightningEnvironment())
+    if who in launch.MPI:
+        mpi = MPIEnvironment()
+        if launch.nodes() == 1:
+            mpi._main_address = launch.HERE  # it takes the machine's name, which need not lead to it
+        return mpi
+    return LightningEnvironment()
 
 
 def rank_in(environment: ClusterEnvironment, devices: int) -> int:

@@ -14,7 +14,8 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Literal
+from importlib.util import find_spec
+from typing import Literal, NamedTuple
 
 from ..contracts.errors import UserError
 from . import orphans
@@ -25,20 +26,28 @@ _port = os.environ.get("MASTER_PORT")
 _num_nodes = 1
 """machines of the run, once that has been checked"""
 
-Launcher = Literal["torchrun", "srun", "another", "nobody"]
-_MPI = ("JSM_NAMESPACE_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
-_RANKS: dict[Launcher, tuple[str, ...]] = {
-    "torchrun": ("RANK",),
-    "srun": ("SLURM_PROCID",),
-    "another": ("RANK", "LOCAL_RANK", "NODE_RANK", *_MPI),
-    "nobody": ("NODE_RANK",),
+Launcher = Literal["torchrun", "srun", "Open MPI", "MPI", "another", "nobody"]
+
+
+class _Names(NamedTuple):
+    """The variables in which a launcher tells a process what it is: numbers, and 0 is the first."""
+
+    rank: str
+    local_rank: str
+    size: str
+    """how many processes there are"""
+    local_size: str
+    """how many of them are on this machine; srun says how many machines there are"""
+
+
+_LAUNCHERS: dict[Launcher, _Names] = {
+    "torchrun": _Names("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),
+    "srun": _Names("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS", "SLURM_STEP_NUM_NODES"),
+    "Open MPI": _Names(*(f"OMPI_COMM_WORLD_{name}" for name in ("RANK", "LOCAL_RANK", "SIZE", "LOCAL_SIZE"))),
+    "MPI": _Names("PMI_RANK", "MPI_LOCALRANKID", "PMI_SIZE", "MPI_LOCALNRANKS"),  # MPICH, Intel's
 }
-"""variables that are 0 for the first rank"""
-_COUNTS: dict[Launcher, tuple[str, ...]] = {
-    "torchrun": ("LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),
-    "srun": ("SLURM_NTASKS", "SLURM_STEP_NUM_NODES"),
-}
-"""the others that are numbers"""
+MPI: tuple[Launcher, ...] = ("Open MPI", "MPI")
+"""which Lightning asks by way of mpi4py"""
 HERE = "127.0.0.1"
 """where the ranks of one machine meet, whatever a run on several has left in MASTER_ADDR"""
 
@@ -59,16 +68,17 @@ def launcher() -> Launcher:
     """Tell who started this process as a rank.
 
     A shell of a Slurm job has most of Slurm's variables, but only srun starts tasks, which are in a step. A step of
-    one task is nobody's rank: it may be a shell (`srun --pty bash`), and its command starts others itself. "another"
-    is LSF, MPI, this project for the ranks after the first, or a person who sets LOCAL_RANK.
+    one task is nobody's rank, nor is the one process of an mpirun: it may be a shell (`srun --pty bash`), and its
+    command starts others itself. "another" is this project, for its ranks, or a person who sets LOCAL_RANK.
     """
     if {"RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK"} <= os.environ.keys():
         return "torchrun"
-    is_task = {"SLURM_STEP_ID", "SLURM_PROCID", "SLURM_NTASKS"} <= os.environ.keys()
-    if is_task and os.environ["SLURM_NTASKS"] != "1":
+    if {"SLURM_STEP_ID", "SLURM_PROCID"} <= os.environ.keys() and os.environ.get("SLURM_NTASKS", "1") != "1":
         return "srun"
-    others = ("LOCAL_RANK", *_MPI[:2]) if is_task else ("LOCAL_RANK", *_MPI)
-    return "another" if any(name in os.environ for name in others) else "nobody"
+    for who in MPI:
+        if os.environ.get(_LAUNCHERS[who].size, "1") != "1":
+            return who
+    return "another" if "LOCAL_RANK" in os.environ else "nobody"
 
 
 def is_first_rank() -> bool:
@@ -76,20 +86,25 @@ def is_first_rank() -> bool:
 
     Where nobody started ranks, a variable that was left in the environment makes none of this process.
     """
-    names = _RANKS[launcher()] if launcher() != "nobody" or _num_nodes > 1 else ()
+    who = launcher()
+    if who == "nobody" and _num_nodes == 1:
+        return True
+    names = {"nobody": ("NODE_RANK",), "another": ("RANK", "LOCAL_RANK", "NODE_RANK")}.get(who) or _LAUNCHERS[who][:1]
     return all(os.environ.get(name, "0") == "0" for name in names)
 
 
 def is_first_of_machine() -> bool:
     """Tell whether no other process on this machine speaks for this one."""
-    return os.environ.get("SLURM_LOCALID" if launcher() == "srun" else "LOCAL_RANK", "0") == "0"
+    who = launcher()
+    return os.environ.get(_LAUNCHERS[who].local_rank if who in _LAUNCHERS else "LOCAL_RANK", "0") == "0"
 
 
 def nodes() -> int:
     """Return how many machines a launcher started processes on; 1 if none did, or it does not say."""
-    if launcher() == "torchrun":
-        return max(_count("WORLD_SIZE") // _count("LOCAL_WORLD_SIZE"), 1)
-    return _count("SLURM_STEP_NUM_NODES") if launcher() == "srun" else 1
+    if (who := launcher()) not in _LAUNCHERS or _LAUNCHERS[who].local_size not in os.environ:
+        return 1
+    number = _count(_LAUNCHERS[who].local_size)
+    return number if who == "srun" else max(_count(_LAUNCHERS[who].size) // number, 1)
 
 
 def is_one_of_many_machines() -> bool:
@@ -109,18 +124,19 @@ def check(devices: int, num_nodes: int) -> None:
     """
     global _port, _num_nodes
     who, ranks, _num_nodes = launcher(), devices * num_nodes, num_nodes
-    for name in (*_RANKS[who], *_COUNTS.get(who, ())):
+    for name in _LAUNCHERS.get(who, ("NODE_RANK",)):
         if not (value := os.environ.get(name, "0")).isdecimal():
             raise UserError(f"{name} is {value!r} in the environment, which is no number: unset it, or mend it")
-    if who in ("torchrun", "srun"):
-        world = _count("WORLD_SIZE" if who == "torchrun" else "SLURM_NTASKS")
-        here = _count("LOCAL_WORLD_SIZE") if who == "torchrun" else tasks_of_a_node()
+    if who in _LAUNCHERS:
+        world, here = _count(_LAUNCHERS[who].size), tasks_of_a_node()
         if (world, here) != (ranks, devices):
             machines = f", on {world // here} machines" if world > here else ""
             raise UserError(
                 f"{who} started {world} processes{machines}, and the settings want {ranks}: give --parallel.devices "
                 f"{here}" + (f" --parallel.num_nodes {world // here}" if world > here or num_nodes > 1 else "")
             )
+        if who in MPI and not find_spec("mpi4py"):
+            raise UserError(f"{who} started this process, and mpi4py tells ranks apart: install it, or use torchrun")
     elif num_nodes > 1 and "NODE_RANK" not in os.environ:
         raise UserError(
             f"--parallel.num_nodes {num_nodes}: nothing says which of them this machine is, and it would wait for the "
@@ -138,8 +154,8 @@ def check(devices: int, num_nodes: int) -> None:
 
 
 def tasks_of_a_node() -> int:
-    """Return how many tasks of a step srun started on each machine."""
-    return max(_count("SLURM_NTASKS") // nodes(), 1)
+    """Return how many processes a launcher started on each machine."""
+    return max(_count(_LAUNCHERS[launcher()].size) // nodes(), 1)
 
 
 def _count(name: str) -> int:
