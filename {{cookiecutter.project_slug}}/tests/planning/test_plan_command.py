@@ -8,8 +8,8 @@ from conftest import PACKAGE, run
 from {{cookiecutter.__package_name}}.training.run_settings import save_settings
 
 MOST = 2.5
-"""seconds of a processor that a plan of 64 GPUs may take, for each that the import of torch takes, which is part of it: on
-an idle machine three or less"""
+"""seconds of a processor that a plan of 64 GPUs may take for each that importing torch takes, which is part of it; an
+idle machine plans in three or less"""
 
 PROGRAM = """
 import json, os, socket, sys, time

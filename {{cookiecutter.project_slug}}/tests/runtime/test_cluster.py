@@ -15,7 +15,6 @@ from canaries import fresh, mended
 from conftest import PACKAGE, TINY, change
 from lightning.fabric.plugins.environments import (
     LightningEnvironment,
-    LSFEnvironment,
     MPIEnvironment,
     SLURMEnvironment,
     TorchElasticEnvironment,
@@ -55,8 +54,7 @@ def test_lightning_is_told_who_started_the_process(who: str, kind: type, monkeyp
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "1")
     cluster.leave_slurm_to_us()
-    for other in (LSFEnvironment, MPIEnvironment):  # which would start MPI in this process
-        monkeypatch.setattr(other, "detect", staticmethod(pytest.fail))
+    monkeypatch.setattr(MPIEnvironment, "detect", staticmethod(pytest.fail))  # it starts MPI in this process
     environment = cluster.environment()
     assert type(environment) is kind
     assert not getattr(environment, "auto_requeue", False)
