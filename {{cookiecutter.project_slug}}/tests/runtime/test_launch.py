@@ -170,6 +170,7 @@ def test_ranks_inherit_neither_a_rank_nor_an_address_that_was_left(
         (SRUN | {"SLURM_NTASKS": "2(x3)"}, "SLURM_NTASKS"),
         (OPEN_MPI | {"OMPI_COMM_WORLD_SIZE": "two"}, "OMPI_COMM_WORLD_SIZE"),
         ({"NODE_RANK": "first"}, "NODE_RANK"),
+        ({"LOCAL_RANK": "first"}, "LOCAL_RANK"),
     ],
 )
 def test_what_is_no_number_is_one_line(given: dict, name: str, environment: dict) -> None:

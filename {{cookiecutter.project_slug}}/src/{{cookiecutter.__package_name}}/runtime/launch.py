@@ -46,6 +46,8 @@ _LAUNCHERS: dict[Launcher, _Names] = {
     "Open MPI": _Names(*(f"OMPI_COMM_WORLD_{name}" for name in ("RANK", "LOCAL_RANK", "SIZE", "LOCAL_SIZE"))),
     "MPI": _Names("PMI_RANK", "MPI_LOCALRANKID", "PMI_SIZE", "MPI_LOCALNRANKS"),  # MPICH, Intel's
 }
+_OTHERS: dict[Launcher, tuple[str, ...]] = {"another": ("RANK", "LOCAL_RANK", "NODE_RANK"), "nobody": ("NODE_RANK",)}
+"""the numbers that there are without one, all 0 for the first rank"""
 MPI: tuple[Launcher, ...] = ("Open MPI", "MPI")
 """which Lightning asks by way of mpi4py"""
 HERE = "127.0.0.1"
@@ -89,7 +91,7 @@ def is_first_rank() -> bool:
     who = launcher()
     if who == "nobody" and _num_nodes == 1:
         return True
-    names = {"nobody": ("NODE_RANK",), "another": ("RANK", "LOCAL_RANK", "NODE_RANK")}.get(who) or _LAUNCHERS[who][:1]
+    names = _OTHERS.get(who) or (_LAUNCHERS[who].rank,)
     return all(os.environ.get(name, "0") == "0" for name in names)
 
 
@@ -124,7 +126,7 @@ def check(devices: int, num_nodes: int) -> None:
     """
     global _port, _num_nodes
     who, ranks, _num_nodes = launcher(), devices * num_nodes, num_nodes
-    for name in _LAUNCHERS.get(who, ("NODE_RANK",)):
+    for name in _OTHERS.get(who) or _LAUNCHERS[who]:
         if not (value := os.environ.get(name, "0")).isdecimal():
             raise UserError(f"{name} is {value!r} in the environment, which is no number: unset it, or mend it")
     if who in _LAUNCHERS:

@@ -75,9 +75,10 @@ class Meeting:
         return f"rank {rank} on {self.machines[rank]}" if self.size > self.per_machine else f"rank {rank}"
 
     def repeats(self, reason: str) -> bool:
-        """Tell whether this rank repeats a reason of another machine's on its own; srun shows those of all."""
+        """Tell whether this rank repeats a reason of another machine's on its own; srun and MPI show those of all."""
         is_first = self.size > self.per_machine and self.rank % self.per_machine == 0
-        return is_first and launch.launcher() != "srun" and f" on {self.machines[self.rank]}" not in reason
+        are_shown = launch.launcher() in ("srun", *launch.MPI)
+        return is_first and not are_shown and f" on {self.machines[self.rank]}" not in reason
 
     def fail(self, reason: str) -> str:
         """Write down why the run ends, if nobody has; return what then stands there."""
