@@ -7,9 +7,8 @@ from conftest import PACKAGE, run
 
 from {{cookiecutter.__package_name}}.training.run_settings import save_settings
 
-MOST = 2.5
-"""seconds of a processor that a plan of 64 GPUs may take for each that importing torch takes, which is part of it; an
-idle machine plans in three or less"""
+MOST = 2.2
+"""seconds of a processor that a plan of 64 GPUs may take for each that importing torch takes, which is part of it"""
 
 PROGRAM = """
 import json, os, socket, sys, time
@@ -58,11 +57,11 @@ def planned(command, tiny, tmp_path):
 
 def test_64_gpus_are_planned_in_three_seconds_and_nothing_is_started(planned):
     layout = {"num_nodes": 8, "devices": 8, "tensor": 2, "pipeline": 2}
-    (code, seconds, started, sockets), lines = planned(
+    (code, times, started, sockets), lines = planned(
         parallel=layout, training={"global_batch_size": 128, "precision": "bf16"}
     )
     assert (code, started, sockets) == (0, [], [])
-    assert seconds <= MOST
+    assert times <= MOST
     assert max(map(len, lines)) <= 120
     assert lines[1] == "64 GPUs on 8 nodes = tensor 2 x pipeline 2 x data 16"
     nodes = [line.split() for line in lines[4:12]]

@@ -41,9 +41,7 @@ time.sleep(60)
 """
 
 
-COUNTS = """
-import torch
-from {package}.runtime import launch
+COUNTS = """import torch; from {package}.runtime import launch
 print(launch._gpus() in (torch.cuda.device_count(), None))
 """
 
@@ -103,10 +101,8 @@ SRUN = {**SHELL, "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_NODES": "1"}
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """This process's variables, without what a launcher or a cluster put there; tests add theirs."""
-    places = ("SLURM_", "TORCHELASTIC_", "OMPI_", "PMI_", "MPI_", "MASTER_", "LOCAL_", "NODE_RANK", "GROUP_RANK")
-    places += ("RANK", "WORLD_SIZE")
-    here = {name: value for name, value in ENVIRONMENT.items() if not name.startswith(places)}
+    """This process's variables, to which tests add what launchers and clusters say."""
+    here = dict(ENVIRONMENT)
     monkeypatch.setattr(os, "environ", here)
     monkeypatch.setattr(launch, "_num_nodes", 1)
     return here
@@ -269,9 +265,8 @@ def test_a_port_that_was_left_in_the_environment_is_tried_once(monkeypatch: pyte
 @pytest.mark.parametrize("words", [["-"], ["-c", "{program}"]])
 def test_a_program_that_is_no_file_cannot_be_run_again(words: list[str]) -> None:
     program = f"from {PACKAGE}.runtime import launch; launch.check(2, 1)"
-    here = {name: value for name, value in ENVIRONMENT.items() if name not in ("LOCAL_RANK", "RANK")}
     command = [sys.executable, *(word.format(program=program) for word in words)]
-    answer = subprocess.run(command, input=program, capture_output=True, text=True, env=here, timeout=900)
+    answer = subprocess.run(command, input=program, capture_output=True, text=True, env=ENVIRONMENT, timeout=900)
     assert "UserError: --parallel.devices 2 runs this program again for each process" in answer.stderr
 
 
