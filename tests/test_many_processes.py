@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -125,8 +126,9 @@ def start(installed, tmp_path) -> Iterator:
 def rank_1(process: subprocess.Popen) -> int:
     """The process that is rank 1, of those that this one has started."""
     for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
-        if b"LOCAL_RANK=1\0" in Path(f"/proc/{child}/environ").read_bytes():
-            return int(child)
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended since it was listed
+            if b"LOCAL_RANK=1\0" in Path(f"/proc/{child}/environ").read_bytes():
+                return int(child)
     raise AssertionError("it has not started a rank 1")
 
 
